@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// What differs between processors.
+
+#include <cstddef>
+
+namespace multiprocessing::detail {
+
+/// Words written by different sides lie this far apart: two lines, since the prefetcher of x86
+/// fetches pairs.
+inline constexpr std::size_t line_pair = 128;
+
+/// Tells the processor that this thread spins: some 25 ns on x86.
+inline void cpu_relax() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb" ::: "memory");
+#else
+    asm volatile("" ::: "memory");
+#endif
+}
+
+}  // namespace multiprocessing::detail

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Processes named by descriptors, which no reuse of a pid can fool.
+
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <optional>
+
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
+
+namespace multiprocessing::detail {
+
+/// Empty if no such process exists (errno ESRCH); otherwise refused is an OsError.
+inline unique_fd open_pidfd(pid_t pid) {
+    unique_fd fd(static_cast<int>(retry([&] { return ::syscall(SYS_pidfd_open, pid, 0); })));
+    if (!fd && errno != ESRCH) throw_os_error(errno, "pidfd_open");
+    return fd;
+}
+
+/// \return false if the process has ended and was reaped
+inline bool send_signal(const unique_fd& pidfd, int signal) {
+    if (retry([&] { return ::syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0); }) ==
+        0)
+        return true;
+    if (errno == ESRCH) return false;
+    throw_os_error(errno, "pidfd_send_signal");
+}
+
+/// Reaps a child that has ended. Its exit code, or -SIG; nothing if it is not ours to reap (the
+/// host ignores SIGCHLD or reaped it) or still runs (`*running` is set then).
+inline std::optional<int> reap(const unique_fd& pidfd, bool* running) {
+    constexpr auto by_pidfd = static_cast<idtype_t>(3);  // P_PIDFD, not in the headers of 2022
+    siginfo_t info{};
+    *running = false;
+    const int result = retry([&] {
+        return ::waitid(by_pidfd, static_cast<id_t>(pidfd.get()), &info, WEXITED | WNOHANG);
+    });
+    if (result == -1) {
+        if (errno == ECHILD) return std::nullopt;
+        throw_os_error(errno, "waitid");
+    }
+    if (info.si_pid == 0) {
+        *running = true;
+        return std::nullopt;
+    }
+    return info.si_code == CLD_EXITED ? info.si_status : -info.si_status;
+}
+
+/// The exit code, or -SIG, of a process that somebody else reaped: Linux 6.15 and later know it.
+inline std::optional<int> exit_info(const unique_fd& pidfd) noexcept {
+    struct pidfd_info {  // of linux/pidfd.h, first published size 64
+        std::uint64_t mask, cgroup;
+        std::uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+        std::int32_t exit_code;
+    };
+    constexpr std::uint64_t want_exit = 1u << 3;  // PIDFD_INFO_EXIT
+    pidfd_info info{};
+    info.mask = want_exit;
+    if (retry([&] { return ::ioctl(pidfd.get(), _IOWR(0xFF, 11, pidfd_info), &info); }) == -1 ||
+        !(info.mask & want_exit))
+        return std::nullopt;
+    const int status = info.exit_code;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+}  // namespace multiprocessing::detail

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Waiting for descriptors with a deadline; pipes that serve as doorbells.
+
+#include <cerrno>
+#include <span>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
+
+namespace multiprocessing::detail {
+
+/// \return how many are ready; 0 once the deadline passed. A signal handler does not end the wait.
+inline int poll_until(std::span<pollfd> fds, deadline until) {
+    for (;;) {
+        const timespec left = deadline::to_timespec(until.remaining().count());
+        const int ready =
+            ::ppoll(fds.data(), fds.size(), until.is_never() ? nullptr : &left, nullptr);
+        if (ready >= 0) return ready;
+        if (errno != EINTR) throw_os_error(errno, "poll");
+    }
+}
+
+/// \return false once the deadline passed
+inline bool wait_readable(int fd, deadline until) {
+    pollfd one{fd, POLLIN, 0};
+    return poll_until(std::span(&one, 1), until) > 0;
+}
+
+/// A pipe, close-on-exec, first to read and second to write.
+inline std::pair<unique_fd, unique_fd> make_pipe(int flags = 0) {
+    int fds[2];
+    call("pipe2", [&] { return ::pipe2(fds, O_CLOEXEC | flags); });
+    return {unique_fd(fds[0]), unique_fd(fds[1])};
+}
+
+}  // namespace multiprocessing::detail
