@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Everything of the library but mpi/.
+
+#include <multiprocessing/errors.hpp>
+#include <multiprocessing/version.hpp>

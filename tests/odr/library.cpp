@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "parts.hpp"
+
+#include <multiprocessing/multiprocessing.hpp>
+
+void library_throws() { throw multiprocessing::QueueEmpty("from the library"); }

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include "parts.hpp"
+
+#include <multiprocessing/multiprocessing.hpp>
+
+void other_unit_throws() { throw multiprocessing::QueueEmpty("from the other unit"); }
