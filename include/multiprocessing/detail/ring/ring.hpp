@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// The message ring: put and get between processes that may be killed at any instruction.
+/// layout.hpp has the shared structs, the invariants and the kill table.
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/futex.hpp>
+#include <multiprocessing/detail/platform/robust_mutex.hpp>
+#include <multiprocessing/detail/ring/bells.hpp>
+#include <multiprocessing/detail/ring/gate.hpp>
+#include <multiprocessing/detail/ring/layout.hpp>
+#include <multiprocessing/detail/ring/waiting.hpp>
+#include <multiprocessing/detail/shm/region.hpp>
+#include <multiprocessing/detail/shm/region_table.hpp>
+
+namespace multiprocessing::detail {
+
+/// A message as the parts it is copied from, in order.
+using pieces = std::span<const std::span<const std::byte>>;
+
+struct ring_limits {
+    std::uint64_t maxsize = 0;  // messages; 0: bounded by memory alone
+    std::uint64_t window = 0;   // bytes: full if more and at least two messages are queued; 0: none
+};
+
+/// The steps whose order the kill table relies on. Tests plant bugs by deriving from it.
+struct ring_steps {
+    static constexpr bool copies_before_commit = true;
+    static constexpr bool marks_skipped = true;
+    static constexpr bool marks_growth = true;
+    static constexpr bool keeps_room = true;
+    template <class TooEarly>
+    static void commit(gate& g, position p, int wake, TooEarly too_early) noexcept {
+        g.commit(p, wake, too_early);
+    }
+};
+
+/// This process's side of a ring; its threads share it.
+/// \tparam SegmentSize  bytes, a multiple of the page size
+template <std::uint64_t SegmentSize = std::uint64_t{1} << 20, class Steps = ring_steps>
+class basic_ring {
+    static_assert(SegmentSize % 4096 == 0);
+
+public:
+    static constexpr std::uint64_t segment_size = SegmentSize;
+    static constexpr std::uint32_t kept_segments = 4;  // never given back: the warm window
+
+    /// \param name  shown in /proc/<pid>/maps
+    /// \param type  fingerprint of what it carries, 0: anything
+    /// \param segments  at most so many; 0: as many as largest_region() has
+    static std::shared_ptr<basic_ring> create(const char* name, ring_limits limits = {},
+                                              std::uint64_t type = 0, std::uint64_t segments = 0) {
+        if (segments == 0) segments = largest_region() / SegmentSize;
+        region made = region::create(name, region_kind::message_ring, type,
+                                     data_offset(segments) + segments * SegmentSize);
+        ring_shared& shared = shared_of(made);
+        for (robust_mutex* lock : {&shared.put.lock, &shared.put.room, &shared.get.lock,
+                                   &shared.get.room, &shared.done_lock})
+            lock->init();
+        shared.maxsize = limits.maxsize;
+        shared.window = limits.window;
+        shared.segments = segments;
+        return region_table::add<basic_ring>(std::move(made));
+    }
+
+    /// \param what  for errors: "a Queue"
+    static std::shared_ptr<basic_ring> open(const region_handle& handle, const char* what) {
+        return region_table::open<basic_ring>(handle, region_kind::message_ring, what);
+    }
+
+    explicit basic_ring(region memory)
+        : memory_(std::move(memory)),
+          shared_(&shared_of(memory_)),
+          segments_(shared_->segments),
+          map_mask_(map_size(segments_) - 1) {
+        if (segments_ < kept_segments || segments_ > memory_.size() / SegmentSize ||
+            data_offset(segments_) + segments_ * SegmentSize != memory_.size())
+            throw Error("the shared memory of this queue is damaged (its size)");
+        map_ = reinterpret_cast<std::uint32_t*>(memory_.data() + map_offset);
+        laid_ = reinterpret_cast<std::uint64_t*>(memory_.data() + laid_offset(segments_));
+        data_ = memory_.data() + data_offset(segments_);
+    }
+    basic_ring(const basic_ring&) = delete;
+    basic_ring& operator=(const basic_ring&) = delete;
+
+    region& memory() noexcept { return memory_; }
+
+    /// Before the last handle of this process goes.
+    void detach() noexcept {
+        if (!bells_.armed()) return;
+        try {
+            held lock;
+            if (lock.try_lock(shared_->put.lock)) bells_.disarm(*shared_);
+        } catch (...) {  // the bell stays in the table until that is full
+        }
+    }
+
+    /// Appends a message. The pieces are read under the put lock: no user code may run.
+    /// \return false if the deadline came
+    /// \throws OsError (ENOMEM and the like) if there is no memory; the ring is unchanged then
+    bool put(pieces from, std::uint64_t fingerprint, deadline until) {
+        std::uint64_t length = 0;
+        for (const auto& piece : from) length += piece.size();
+        const std::uint64_t need = footprint(length);
+        if (length > message_header::most_length || need > segments_ * SegmentSize)
+            throw_os_error(ENOMEM, "a message of " + std::to_string(length) +
+                                       " bytes is larger than a queue's memory of " +
+                                       std::to_string(segments_ * SegmentSize));
+        held room;
+        for (;;) {
+            check_open();
+            {
+                held lock(shared_->put.lock, until, patience);
+                if (!lock) return false;
+                const position tail = shared_->put.committed.mine();
+                position& seen = shared_->put.seen;
+                if (is_full(tail, seen, need)) seen = shared_->get.committed.read().at;
+                if (!is_full(tail, seen, need)) {
+                    append(tail, from, length, fingerprint);
+                    return true;
+                }
+            }
+            const auto still_full = [&](position head) {
+                return is_full(shared_->put.committed.read().at, head, need);
+            };
+            if (!wait(shared_->get.committed, shared_->put.room, room, until, still_full, false))
+                return false;
+        }
+    }
+
+    /// Takes the oldest message: calls `visit(fingerprint, bytes)` on it, in place and under the
+    /// get lock, so no user code may run in it. If it throws the message is taken all the same,
+    /// except for std::bad_alloc, which leaves it.
+    /// \return false if the deadline came
+    template <class Visit>
+    bool get(deadline until, Visit visit) {
+        held room;
+        for (;;) {
+            check_open();
+            {
+                held lock(shared_->get.lock, until, patience);
+                if (!lock) return false;
+                const position head = shared_->get.committed.mine();
+                position& seen = shared_->get.seen;
+                if (seen.bytes <= head.bytes) {
+                    chase_.before_look(head.count);
+                    seen = shared_->put.committed.read().at;
+                    chase_.after_look(seen.count > head.count);
+                }
+                if (seen.bytes != head.bytes) {
+                    const bool last = take(head, visit) == seen.bytes;
+                    lock.unlock();
+                    if (last) hush();
+                    return true;
+                }
+            }
+            hush();
+            const auto still_empty = [&](position tail) {
+                return shared_->get.committed.read().at.bytes >= tail.bytes;
+            };
+            if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty, true))
+                return false;
+        }
+    }
+
+    /// Exact: the number of messages at one instant.
+    std::uint64_t qsize() const {
+        check_open();
+        for (;;) {
+            const position head = shared_->get.committed.read().at;
+            const position tail = shared_->put.committed.read().at;
+            if (shared_->get.committed.read().at.count == head.count)
+                return tail.count - head.count;
+        }
+    }
+    bool full() const { return shared_->maxsize != 0 && qsize() >= shared_->maxsize; }
+
+    /// One message less that a join waits for.
+    /// \return false if more are reported done than were put
+    bool task_done() {
+        check_open();
+        held lock(shared_->done_lock, deadline::never(), patience);
+        position done = shared_->done.mine();
+        const std::uint64_t put = shared_->put.committed.read().at.count;
+        if (done.count >= put) return false;
+        ++done.count;
+        const bool all = done.count == put;
+        if (all) ++done.bytes;
+        Steps::commit(shared_->done, done, wake_all, [&] { return !all; });
+        return true;
+    }
+
+    /// Returns once every message put was reported done, be it only for a moment.
+    /// \return false if the deadline came
+    bool join(deadline until) {
+        const std::uint64_t before = shared_->done.read().at.bytes;
+        for (;;) {
+            check_open();
+            const gate::view done = shared_->done.read();
+            if (done.at.bytes != before || done.at.count == shared_->put.committed.read().at.count)
+                return true;
+            if (until.passed()) return false;
+            sleep(shared_->done, done.word, until);
+        }
+    }
+
+    /// For this process: ClosedError from any later call and, within look_again, from those that
+    /// wait. Does not wait for them.
+    void close() {
+        closed_.store(true, std::memory_order_seq_cst);  // see sleeper_count
+        detach();
+        while (sleepers_.any()) {  // one that looked at the flag before may be about to sleep
+            for (gate* g : {&shared_->put.committed, &shared_->get.committed, &shared_->done})
+                futex_wake(g->word, wake_all);
+            ::sched_yield();
+        }
+    }
+
+    /// A descriptor that is readable exactly while the ring is not empty, level-triggered. It
+    /// belongs to this process alone, and to the ring: not to be read or closed.
+    int fileno() {
+        check_open();
+        held lock(shared_->put.lock, deadline::never(), patience);
+        return bells_.arm(*shared_, shared_->put.committed.mine().bytes ==
+                                        shared_->get.committed.read().at.bytes);
+    }
+
+    // ---- for tests and figures
+
+    ring_shared& shared() noexcept { return *shared_; }
+    const std::uint32_t* map() const noexcept { return map_; }
+    std::uint64_t* laid() const noexcept { return laid_; }
+    std::uint64_t segments() const noexcept { return segments_; }
+    /// Where the segments begin in the file.
+    std::uint64_t data_begin() const noexcept { return data_offset(segments_); }
+    bool is_free(std::uint64_t segment, position tail) const noexcept {
+        return laid_[segment] <= shared_->put.seen.bytes / SegmentSize ||
+               laid_[segment] > round_up(tail.bytes, SegmentSize) / SegmentSize;
+    }
+    /// Bound of each single wait for somebody else's wake; look_again but in tests.
+    duration patience = look_again;
+
+private:
+    // ---- layout
+
+    static constexpr std::uint64_t round_up(std::uint64_t bytes, std::uint64_t to) noexcept {
+        return (bytes + to - 1) / to * to;
+    }
+    static constexpr std::uint64_t footprint(std::uint64_t length) noexcept {
+        return round_up(sizeof(message_header) + length, 8);
+    }
+    static constexpr std::uint64_t shared_offset = round_up(sizeof(region_header), line_pair);
+    static constexpr std::uint64_t map_offset = shared_offset + sizeof(ring_shared);
+    static constexpr std::uint64_t map_size(std::uint64_t segments) noexcept {
+        std::uint64_t size = 1;
+        while (size < segments) size *= 2;
+        return size;
+    }
+    static constexpr std::uint64_t laid_offset(std::uint64_t segments) noexcept {
+        return round_up(map_offset + map_size(segments) * sizeof(std::uint32_t), line_pair);
+    }
+    static constexpr std::uint64_t data_offset(std::uint64_t segments) noexcept {
+        return round_up(laid_offset(segments) + segments * sizeof(std::uint64_t), 4096);
+    }
+    static ring_shared& shared_of(const region& memory) {
+        return *reinterpret_cast<ring_shared*>(memory.data() + shared_offset);
+    }
+
+    std::uint32_t& mapped(std::uint64_t logical) const noexcept {
+        return map_[logical & map_mask_];
+    }
+    /// Where position `at` lies; what the map says is checked.
+    std::byte* address(std::uint64_t at) const {
+        const std::uint64_t physical = mapped(at / SegmentSize);
+        if (physical >= segments_ || at % 8 != 0) throw_damaged();
+        return data_ + physical * SegmentSize + at % SegmentSize;
+    }
+    [[noreturn]] static void throw_damaged() {
+        throw SerializationError(
+            "the shared memory of this queue is damaged: something wrote into it that is not this "
+            "library; make a new queue");
+    }
+
+    /// Conservative with a head that lags.
+    bool is_full(position tail, position head, std::uint64_t need) const noexcept {
+        const std::uint64_t queued = tail.count - head.count;
+        const std::uint64_t maxsize = shared_->maxsize, window = shared_->window;
+        return (maxsize != 0 && queued >= maxsize) ||
+               (window != 0 && queued > 1 && tail.bytes - head.bytes + need > window);
+    }
+
+    // ---- messages
+
+    /// Under the put lock: writes one message behind the tail and commits it.
+    void append(position tail, pieces from, std::uint64_t length, std::uint64_t fingerprint) {
+        const std::uint64_t need = footprint(length);
+        std::uint64_t at = tail.bytes;
+        if (at % SegmentSize != 0 && need > SegmentSize - at % SegmentSize) {
+            constexpr std::uint64_t word = message_header::word(0, message_header::skip);
+            if constexpr (Steps::marks_skipped) std::memcpy(address(at), &word, sizeof word);
+            at = round_up(at, SegmentSize);
+        }
+        if (at % SegmentSize == 0)
+            lay(tail, at / SegmentSize, round_up(need, SegmentSize) / SegmentSize);
+        std::byte* to = address(at);
+        const auto copy = [&] {
+            const message_header header{message_header::word(length, message_header::message),
+                                        fingerprint};
+            std::memcpy(to, &header, sizeof header);
+            to += sizeof header;
+            for (const auto& piece : from) {
+                if (!piece.empty()) std::memcpy(to, piece.data(), piece.size());
+                to += piece.size();
+            }
+        };
+        if constexpr (Steps::copies_before_commit) copy();
+        if (shared_->bells_in_use.load(std::memory_order_relaxed) != 0)  // written under this lock
+            bells_.ring(*shared_);
+        Steps::commit(shared_->put.committed, {at + need, tail.count + 1}, 1, [] { return false; });
+        if constexpr (!Steps::copies_before_commit) copy();
+    }
+
+    /// Under the get lock: shows the message at the head and commits that it is gone.
+    /// \return the new head
+    template <class Visit>
+    std::uint64_t take(position head, Visit& visit) {
+        std::uint64_t at = head.bytes;
+        message_header header{};
+        const std::byte* from = address(at);
+        std::memcpy(&header, from, sizeof header.length_and_kind);
+        if (header.is(message_header::skip)) {
+            at = round_up(at, SegmentSize);
+            from = address(at);
+            std::memcpy(&header, from, sizeof header.length_and_kind);
+        }
+        const std::uint64_t length = header.length(), need = footprint(length);
+        const std::uint64_t tail = shared_->get.seen.bytes;
+        if (!header.is(message_header::message) || at >= tail || need > tail - at ||
+            !contiguous(at, need))
+            throw_damaged();
+        std::memcpy(&header.fingerprint, from + offsetof(message_header, fingerprint),
+                    sizeof header.fingerprint);
+        const position next{at + need, head.count + 1};
+        const auto commit = [&] {
+            // A putter that waits for bytes sleeps until a quarter of the window is free: else one
+            // that is faster than the getters would be woken for every single message.
+            Steps::commit(shared_->get.committed, next, 1, [&] {
+                if (shared_->window == 0 || shared_->maxsize != 0) return false;
+                const position now = shared_->put.committed.read().at;
+                return now.count - next.count > 1 &&
+                       now.bytes - next.bytes > shared_->window / 4 * 3;
+            });
+        };
+        try {
+            visit(header.fingerprint, std::span<const std::byte>(from + sizeof header, length));
+        } catch (const std::bad_alloc&) {
+            throw;  // the message stays for somebody with more memory
+        } catch (...) {
+            commit();
+            throw;
+        }
+        commit();
+        return next.bytes;
+    }
+
+    bool contiguous(std::uint64_t at, std::uint64_t need) const noexcept {
+        const std::uint64_t first = at / SegmentSize;
+        const std::uint64_t more = (at % SegmentSize + need - 1) / SegmentSize;
+        const std::uint64_t physical = mapped(first);
+        if (more >= segments_ || physical + more >= segments_) return false;
+        for (std::uint64_t i = 1; i <= more; ++i)
+            if (mapped(first + i) != physical + i) return false;
+        return true;
+    }
+
+    /// Getters tell those who poll that nothing is there.
+    void hush() {
+        if (shared_->bells_in_use.load(std::memory_order_relaxed) == 0) return;  // a look ahead
+        held lock;
+        if (!lock.try_lock(shared_->put.lock)) return;  // I7 errs on this side
+        if (shared_->put.committed.mine().bytes == shared_->get.committed.read().at.bytes)
+            bells_.hush(*shared_);
+    }
+
+    // ---- segments; all under the put lock
+
+    /// Lays logical segments first .. first + k - 1 on k physical ones in a row.
+    void lay(position tail, std::uint64_t first, std::uint64_t k) {
+        shared_->put.seen = shared_->get.committed.read().at;
+        give_back(tail, true);
+        const std::uint64_t physical = find(tail, first, k);
+        while (shared_->top.load(std::memory_order_relaxed) < physical + k) grow(tail);
+        for (std::uint64_t i = 0; i < k; ++i) {
+            laid_[physical + i] = first + i + 1;
+            mapped(first + i) = static_cast<std::uint32_t>(physical + i);
+        }
+    }
+
+    std::uint64_t find(position tail, std::uint64_t first, std::uint64_t k) const {
+        if (k == 1)
+            for (std::uint64_t i = 0; i < kept_segments; ++i)
+                if (is_free((first + i) % kept_segments, tail)) return (first + i) % kept_segments;
+        std::uint64_t run = 0;
+        for (std::uint64_t p = 0; p < segments_; ++p) {
+            run = is_free(p, tail) ? run + 1 : 0;
+            if (run == k) return p + 1 - k;
+        }
+        throw_os_error(ENOMEM, "the queue's memory of " + std::to_string(segments_ * SegmentSize) +
+                                   " bytes is full" + unread(tail));
+    }
+
+    void grow(position tail) {
+        const std::uint32_t top = shared_->top.load(std::memory_order_relaxed);
+        if (Steps::marks_growth && shared_->limit.load(std::memory_order_relaxed) <= top)
+            shared_->limit.store(top + 1, std::memory_order_release);  // K3
+        if (const int refused = memory_.file().allocate(file_offset(top), SegmentSize))
+            throw_os_error(refused, "growing a queue by " + std::to_string(SegmentSize) + " bytes" +
+                                        unread(tail));
+        if (!Steps::marks_growth) shared_->limit.store(top + 1, std::memory_order_release);
+        shared_->top.store(top + 1, std::memory_order_release);
+    }
+
+    /// Gives back the memory above `top`, else the highest segment if it is free.
+    /// \param only_if_old  and was not used lately
+    /// \return whether something was given back
+    bool give_back(position tail, bool only_if_old) {
+        std::uint32_t top = shared_->top.load(std::memory_order_relaxed);
+        const std::uint32_t limit = shared_->limit.load(std::memory_order_relaxed);
+        if (limit <= kept_segments || limit > segments_ || top > limit) return false;
+        if (limit == top) {
+            if (!is_free(top - 1, tail)) return false;
+            if (only_if_old && laid_[top - 1] + 2 * std::uint64_t{top} > tail.bytes / SegmentSize)
+                return false;
+            shared_->top.store(--top, std::memory_order_release);
+        }
+        memory_.file().punch(file_offset(top), (limit - top) * SegmentSize);
+        shared_->limit.store(top, std::memory_order_release);  // K10
+        return true;
+    }
+
+    /// By a getter that waited in vain.
+    void give_back_all() {
+        for (bool more = true; more;) {
+            held lock;
+            if (!lock.try_lock(shared_->put.lock)) return;
+            shared_->put.seen = shared_->get.committed.read().at;
+            more = give_back(shared_->put.committed.mine(), false);
+        }
+    }
+
+    std::uint64_t file_offset(std::uint64_t segment) const noexcept {
+        return data_offset(segments_) + segment * SegmentSize;
+    }
+    std::string unread(position tail) const {
+        const position head = shared_->put.seen;
+        return "; " + std::to_string(tail.count - head.count) + " messages of " +
+               std::to_string(tail.bytes - head.bytes) + " bytes lie unread";
+    }
+
+    // ---- waiting; no lock but the room is held
+
+    /// Returns true once it may be worth looking again, false when the deadline came. The room,
+    /// once taken, stays with the caller until his operation is over: then the next one looks.
+    template <class Blocked>
+    bool wait(gate& other, robust_mutex& mutex, held& room, deadline until, Blocked blocked,
+              bool getter) {
+        if (until.is_at_once()) return false;
+        if (!room) {
+            if (getter && spin_([&] { return !blocked(other.read().at); })) return true;
+            ::sched_yield();
+            if (!blocked(other.read().at)) return true;
+            if (until.passed()) return false;
+            if (!room.lock(mutex, deadline::earlier(until, deadline::after(patience)), patience))
+                return true;
+        }
+        gate::view now = other.read();
+        if (!blocked(now.at)) return true;
+        if (until.passed()) return false;
+        if (getter && shared_->limit.load(std::memory_order_relaxed) > kept_segments) {
+            const deadline soon = deadline::after(patience);
+            if (soon < until) {
+                if (sleep(other, now.word, soon)) return leave(room);
+                give_back_all();  // nothing came for a while
+                now = other.read();
+                if (!blocked(now.at)) return true;
+            }
+        }
+        sleep(other, now.word, until);
+        return leave(room);
+    }
+
+    static bool leave(held& room) noexcept {
+        if (!Steps::keeps_room) room.unlock();
+        return true;
+    }
+
+    bool sleep(gate& at, std::uint32_t seen, deadline until) {
+        struct entered {
+            sleeper_count& count;
+            explicit entered(sleeper_count& c) : count(c) { count.enter(); }
+            ~entered() { count.leave(); }
+        } here(sleepers_);
+        if (closed_.load(std::memory_order_seq_cst)) return true;  // see sleeper_count
+        return at.sleep(seen, until);
+    }
+
+    void check_open() const {
+        // acquire: what happened before close() in another thread happened before our error
+        if (closed_.load(std::memory_order_acquire))
+            throw ClosedError("the queue was closed in this process");
+    }
+
+    region memory_;
+    ring_shared* shared_;
+    std::uint64_t segments_, map_mask_;
+    std::uint32_t* map_ = nullptr;
+    std::uint64_t* laid_ = nullptr;
+    std::byte* data_ = nullptr;
+
+    spinner spin_{std::chrono::microseconds(20)};
+    chase chase_;
+    std::atomic<bool> closed_{false};
+    sleeper_count sleepers_;
+    doorbells bells_;
+};
+
+using message_ring = basic_ring<>;
+
+}  // namespace multiprocessing::detail

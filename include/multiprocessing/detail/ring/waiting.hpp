@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// What a process does before it sleeps, and who of it sleeps. All of it is local to the process;
+/// its threads share it.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/cpu.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
+
+namespace multiprocessing::detail {
+
+/// Spins for a partner that is about to act; gives up sooner when that did not pay lately. All
+/// orders are relaxed: these are guesses, and any value will do.
+class spinner {
+public:
+    explicit spinner(duration most) : most_(most.count()), now_(most.count()) {}
+
+    /// \return whether `ready()` came true
+    template <class Ready>
+    bool operator()(Ready ready) {
+        std::int64_t limit = now_.load(relaxed);
+        if (limit == 0) {  // now and then another try
+            if (most_ == 0 || missed_.fetch_add(1, relaxed) % 32 != 0) return false;
+            limit = most_;
+        }
+        const std::int64_t end = deadline::clock() + limit;
+        do {
+            for (int i = 0; i < 4; ++i) {
+                if (ready()) {
+                    now_.store(most_, relaxed);
+                    return true;
+                }
+                cpu_relax();
+            }
+        } while (deadline::clock() < end);
+        now_.store(limit / 2 < most_ / 16 ? 0 : limit / 2, relaxed);
+        return false;
+    }
+
+private:
+    static constexpr auto relaxed = std::memory_order_relaxed;
+
+    const std::int64_t most_;  // nanoseconds
+    std::atomic<std::int64_t> now_;
+    std::atomic<unsigned> missed_{1};
+};
+
+/// A getter that keeps up with a fast putter would look at the tail after every message, and each
+/// look takes the tail's line away from the putter (some 100 ns for both). So when look after look
+/// finds a message at once, but hardly more than one, it lets some gather first. A getter that
+/// finds the queue empty (a round trip, an idle worker) is never held up. Relaxed: as spinner.
+class chase {
+public:
+    void before_look(std::uint64_t count) noexcept {
+        batch_.store(count - last_.load(relaxed), relaxed);
+        last_.store(count, relaxed);
+        if (thin_.load(relaxed) > sure)
+            for (int i = 0; i < pauses; ++i) cpu_relax();
+    }
+    void after_look(bool found) noexcept {
+        int thin = thin_.load(relaxed);
+        if (!found) {
+            thin = 0;
+        } else if (batch_.load(relaxed) <= 2) {
+            thin = std::min(thin + 1, 2 * sure);
+        } else if (batch_.load(relaxed) > 32) {
+            thin = std::max(thin - 1, 0);
+        }
+        thin_.store(thin, relaxed);
+    }
+
+private:
+    static constexpr auto relaxed = std::memory_order_relaxed;
+    static constexpr int sure = 8, pauses = 8;  // 8 pauses: 0.2-0.4 us
+
+    std::atomic<std::uint64_t> last_{0}, batch_{0};
+    std::atomic<int> thin_{0};
+};
+
+/// How many threads of this process are about to sleep or asleep: generation of the process << 32 |
+/// number, since a forked child inherits the number but not the threads.
+class sleeper_count {
+public:
+    void enter() noexcept {
+        std::uint64_t now = word_.load(std::memory_order_relaxed), next;
+        do {
+            next = now >> 32 == generation() ? now + 1 : generation() << 32 | 1;
+            // seq_cst: enter, then read the closed flag; close() writes the flag, then reads this.
+        } while (!word_.compare_exchange_weak(now, next, std::memory_order_seq_cst));
+    }
+    void leave() noexcept { word_.fetch_sub(1, std::memory_order_seq_cst); }
+    bool any() const noexcept {
+        const std::uint64_t now = word_.load(std::memory_order_seq_cst);
+        return now >> 32 == generation() && (now & 0xffffffff) != 0;
+    }
+
+private:
+    static std::uint64_t generation() noexcept {
+        return process_identity::get().generation.load(std::memory_order_relaxed) & 0xffffffff;
+    }
+
+    std::atomic<std::uint64_t> word_{0};
+};
+
+}  // namespace multiprocessing::detail

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// One mapping of one anonymous shared file.
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <boost/interprocess/exceptions.hpp>
+#include <boost/interprocess/mapped_region.hpp>
+
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/cgroup.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/memfd.hpp>
+#include <multiprocessing/detail/shm/header.hpp>
+
+namespace multiprocessing::detail {
+
+/// A region as bytes in a message: enough for another process of the same user to open it.
+struct region_handle {
+    region_id id;
+    std::uint64_t size;
+    std::int32_t pid;  // a process that has the file open
+    std::int32_t fd;   // under this number
+};
+
+/// Bytes that a growing region may reach at most: half of the memory that this process may use
+/// (RAM or a cgroup's limit), no more than 64 GiB. The file is sparse: this is address space.
+inline std::uint64_t largest_region() {
+    static constexpr std::uint64_t least = std::uint64_t{64} << 20, most = std::uint64_t{64} << 30;
+    static std::atomic<std::uint64_t> known{0};  // any thread finds the same
+    std::uint64_t bytes = known.load(std::memory_order_relaxed);
+    if (bytes != 0) return bytes;
+    bytes = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) *
+            static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+    for_each_cgroup("memory", [&](const std::string& group, bool is_v2) {
+        const auto limit = leading_number(
+            read_small_file(group + (is_v2 ? "/memory.max" : "/memory.limit_in_bytes")));
+        if (limit) bytes = std::min(bytes, *limit);
+    });
+    bytes = std::clamp(bytes / 2, least, most);
+    known.store(bytes, std::memory_order_relaxed);
+    return bytes;
+}
+
+/// Owns the mapping and the file. Movable; the mapped bytes stay where they are.
+class region {
+public:
+    /// A new region, all zero behind its header.
+    /// \param name  for ps and /proc/<pid>/maps
+    static region create(const char* name, region_kind kind, std::uint64_t type,
+                         std::uint64_t bytes) {
+        region made(memfd::create(name, bytes), bytes);
+        region_header& h = made.header();
+        for (std::size_t have = 0; have < sizeof h.id;)
+            have += static_cast<std::size_t>(call("getrandom", [&] {
+                return ::getrandom(reinterpret_cast<char*>(&h.id) + have, sizeof h.id - have, 0);
+            }));
+        h.magic = region_header::right_magic;
+        h.version = region_header::right_version;
+        h.word_size = sizeof(void*);
+        h.kind = kind;
+        h.size = bytes;
+        h.pid_namespace = this_pid_namespace();
+        h.type = type;
+        return made;
+    }
+
+    /// Opens a region that another process holds.
+    /// \param what  what is received, for errors: "a Queue"
+    /// \throws Error if its last holder has ended, if /proc is closed to us, or if what is found
+    ///     there is another thing than the handle says
+    static region open(const region_handle& handle, region_kind kind, const char* what) {
+        const std::string path =
+            "/proc/" + std::to_string(handle.pid) + "/fd/" + std::to_string(handle.fd);
+        unique_fd fd(retry(
+            [&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); }));
+        const std::string receiving =
+            std::string("receiving ") + what + " from process " + std::to_string(handle.pid) + ": ";
+        if (!fd && (errno == EACCES || errno == EPERM))
+            throw Error(receiving + "the kernel does not let this process open " + path +
+                        " (another user, or the sender is not dumpable or has more capabilities); "
+                        "make the object before the fork instead");
+        if (!fd && ::access("/proc/self/fd", X_OK) != 0)
+            throw Error(receiving + "/proc is not mounted here, so " + path +
+                        " cannot be opened; make the object before the fork instead");
+        struct stat info;
+        const bool right = fd && ::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode) &&
+                           static_cast<std::uint64_t>(info.st_size) == handle.size &&
+                           handle.size >= sizeof(region_header) && sealed(fd.get());
+        if (!right) throw Error(receiving + gone);
+        region opened(memfd(std::move(fd)), handle.size);
+        const region_header& h = opened.header();
+        if (h.magic != region_header::right_magic || h.id != handle.id)
+            throw Error(receiving + gone);
+        if (h.version != region_header::right_version || h.word_size != sizeof(void*))
+            throw Error(receiving + "it was made by another version of this library (layout " +
+                        std::to_string(h.version) + ", here " +
+                        std::to_string(region_header::right_version) +
+                        ") or a program of another " + "word size; build both programs alike");
+        if (h.kind != kind || h.size != handle.size)
+            throw Error(receiving + "the shared memory holds another kind of object");
+        const std::uint64_t here = this_pid_namespace();
+        if (h.pid_namespace != 0 && here != 0 && h.pid_namespace != here)
+            throw Error(receiving +
+                        "it was made in another PID namespace, where its locks can't "
+                        "be shared; run both processes in one");
+        return opened;
+    }
+
+    std::byte* data() const noexcept { return static_cast<std::byte*>(mapping_->get_address()); }
+    std::uint64_t size() const noexcept { return mapping_->get_size(); }
+    region_header& header() const noexcept { return *reinterpret_cast<region_header*>(data()); }
+    const memfd& file() const noexcept { return file_; }
+
+    /// A handle for one message; counted, see region_table.
+    region_handle lend() const {
+        header().lent.fetch_add(1, std::memory_order_relaxed);  // a count; nothing crosses with it
+        return {header().id, size(), this_pid(), file_.fd()};
+    }
+    void note_opened() const noexcept {
+        header().opened.fetch_add(1, std::memory_order_relaxed);  // as above
+    }
+    /// Some handle may still be on its way: the file must stay open.
+    bool awaited() const noexcept {
+        return static_cast<std::int32_t>(header().lent.load(std::memory_order_relaxed) -
+                                         header().opened.load(std::memory_order_relaxed)) > 0;
+    }
+
+private:
+    static constexpr const char* gone =
+        "its last holder ended before it was received (or closed it); keep the sender, or a copy "
+        "of the object, until it was";
+
+    static bool sealed(int fd) noexcept {
+        const int seals = ::fcntl(fd, F_GET_SEALS);
+        return seals != -1 && (seals & F_SEAL_SHRINK) != 0;
+    }
+
+    region(memfd file, std::uint64_t bytes) : file_(std::move(file)) {
+        namespace bip = boost::interprocess;
+        try {
+            mapping_ = std::make_unique<bip::mapped_region>(file_, bip::read_write, 0,
+                                                            static_cast<std::size_t>(bytes));
+        } catch (const bip::interprocess_exception& e) {
+            throw_os_error(e.get_native_error(),
+                           "mapping " + std::to_string(bytes) + " bytes of shared memory");
+        }
+        ::madvise(mapping_->get_address(), mapping_->get_size(), MADV_DONTDUMP);  // or be it dumped
+    }
+
+    memfd file_;
+    std::unique_ptr<boost::interprocess::mapped_region> mapping_;
+};
+
+}  // namespace multiprocessing::detail
