@@ -5,6 +5,7 @@
 /// Which regions this process has: so that a handle that comes back finds the object that is here
 /// already, and a region that was sent stays open until its receiver has it.
 
+#include <algorithm>
 #include <cstddef>
 #include <list>
 #include <map>
@@ -12,6 +13,8 @@
 #include <mutex>
 #include <string>
 #include <utility>
+
+#include <sys/resource.h>
 
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/shm/region.hpp>
@@ -22,8 +25,9 @@ namespace multiprocessing::detail {
 ///
 /// An Object is this process's side of a region: constructed from a region, with `memory()`, and
 /// `detach()`, its last use of that. There is one for each region, shared by all handles here.
-/// Loan: a region with `lent > opened` when its last object here goes is kept in `lent`, since a
-/// message may name this process's descriptor; swept at each further use, at most 1,024 kept.
+/// Loan: a region with `lent > opened` when its last object here goes is kept in `lent_`, since a
+/// message may name this process's descriptor; swept at each further use. At most 1,024 are kept,
+/// and at most a quarter of the descriptors that this process may have: then the oldest goes.
 class MP_EXPORT region_table {
 public:
     /// Makes a newly created region known.
@@ -62,7 +66,11 @@ public:
     }
 
 private:
-    static constexpr std::size_t most_lent = 1024;
+    static std::size_t most_lent() noexcept {
+        rlimit descriptors{};
+        ::getrlimit(RLIMIT_NOFILE, &descriptors);
+        return std::min<std::size_t>(1024, descriptors.rlim_cur / 4);
+    }
 
     static region_table& get() {  // never destroyed: static objects of the host may hold queues
         static region_table& only = *new region_table;
@@ -101,7 +109,7 @@ private:
             table.lent_.push_back(std::move(last->memory()));
         } catch (...) {  // no memory for the entry: the receiver gets an Error
         }
-        if (table.lent_.size() > most_lent)
+        if (table.lent_.size() > most_lent())
             dropped.splice(dropped.end(), table.lent_, table.lent_.begin());
     }
 
