@@ -31,9 +31,9 @@ public:
 
     /// \param name  shown in /proc/<pid>/maps, "mp:Queue"
     static memfd create(const char* name, std::uint64_t bytes) {
-        memfd file(unique_fd(call("memfd_create", [&] {
+        memfd file(off_stdio(unique_fd(call("memfd_create", [&] {
             return ::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        })));
+        }))));
         const int fd = file.fd();
         call("fchmod of a memfd", [&] { return ::fchmod(fd, S_IRUSR | S_IWUSR); });
         call("ftruncate of a memfd", [&] { return ::ftruncate(fd, static_cast<off_t>(bytes)); });

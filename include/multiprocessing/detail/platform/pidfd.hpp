@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -23,7 +24,7 @@ namespace multiprocessing::detail {
 inline unique_fd open_pidfd(pid_t pid) {
     unique_fd fd(static_cast<int>(retry([&] { return ::syscall(SYS_pidfd_open, pid, 0); })));
     if (!fd && errno != ESRCH) throw_os_error(errno, "pidfd_open");
-    return fd;
+    return off_stdio(std::move(fd));
 }
 
 /// \return false if the process has ended and was reaped

@@ -39,7 +39,8 @@ inline bool wait_readable(int fd, deadline until) {
 inline std::pair<unique_fd, unique_fd> make_pipe(int flags = 0) {
     int fds[2];
     call("pipe2", [&] { return ::pipe2(fds, O_CLOEXEC | flags); });
-    return {unique_fd(fds[0]), unique_fd(fds[1])};
+    unique_fd first(fds[0]), second(fds[1]);
+    return {off_stdio(std::move(first)), off_stdio(std::move(second))};
 }
 
 }  // namespace multiprocessing::detail

@@ -4,9 +4,13 @@
 /// \file
 /// An owned file descriptor.
 
+#include <cerrno>
 #include <utility>
 
+#include <fcntl.h>
 #include <unistd.h>
+
+#include <multiprocessing/detail/platform/call.hpp>
 
 namespace multiprocessing::detail {
 
@@ -32,5 +36,14 @@ public:
 private:
     int fd_ = -1;
 };
+
+/// Moves a new descriptor off the numbers 0, 1 and 2, which the kernel hands out in a program that
+/// closed its standard streams: printf would write into it, and a child has /dev/null for its 0.
+inline unique_fd off_stdio(unique_fd fd) {
+    if (fd.get() > STDERR_FILENO || !fd) return fd;
+    return unique_fd(call("fcntl(F_DUPFD_CLOEXEC)", [&] {
+        return ::fcntl(fd.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    }));
+}
 
 }  // namespace multiprocessing::detail
