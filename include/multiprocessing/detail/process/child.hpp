@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// The fork: what the parent does around it, and a child's first and last code.
+///
+/// Hangs that were measured, and what is done about each:
+/// - In a child, a lock of libc that another thread of the parent held at the fork is held for ever.
+///   fork() sees to malloc and stdio. Nobody sees to the table of exit handlers (exit(), atexit(),
+///   every static with a destructor) and the loader's locks (dlopen, thread_local with a destructor,
+///   exceptions in older programs). So in a program with threads a child first takes each of these
+///   locks, and its parent waits for its word; one that got stuck, which happened to 1 of 1,305 next
+///   to a thread that registers handlers, is killed before any code of the user ran, and the fork is
+///   made anew. A program with one thread, where nobody can hold them, waits for nothing.
+/// - Static destructors and exit handlers of the parent must not run in a child. The child registers
+///   a handler of its own before it runs user code. The newest runs first, so what the child
+///   registers later runs, then ours, which leaves by _exit.
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <typeinfo>
+#include <utility>
+
+#include <cxxabi.h>
+#include <link.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#endif
+
+#include <multiprocessing/detail/process/arguments.hpp>
+#include <multiprocessing/detail/process/child_process.hpp>
+#include <multiprocessing/detail/process/limits.hpp>
+#include <multiprocessing/detail/process/logging.hpp>
+#include <multiprocessing/detail/process/state.hpp>
+#include <multiprocessing/detail/process/streams.hpp>
+
+// In glibc's library for compilers, in no header: what `thread_local T x;` compiles to.
+extern "C" int __cxa_thread_atexit_impl(void (*)(void*), void*, void*) noexcept;
+
+namespace multiprocessing::detail {
+
+/// The last exit handler that runs in a child, on exit(), from whichever thread: its own children,
+/// its streams, its exit code.
+inline void leave(int status, void*) noexcept {
+    process_state& state = process_state::get();
+    log_line(LogLevel::info, "process shutting down");
+    end_children();
+    flush_streams();
+    if (state.logs(LogLevel::info))
+        log_line(LogLevel::info,
+                 "process exiting with exitcode " + std::to_string(status & 0xff));
+    if (state.slot) state.slot->end(status);
+    ::_exit(status);
+}
+
+/// "Process Process-1 (pid 42): uncaught std::runtime_error: what". Called in a catch block.
+inline void report_uncaught(const char* what) noexcept {
+    try {
+        const process_facts& self = process_state::get().self;
+        const std::type_info* type = abi::__cxa_current_exception_type();
+        std::string line = "Process " + self.name + " (pid " + std::to_string(self.pid) +
+                           "): uncaught " + (type ? type_name(*type) : "exception");
+        if (what) line.append(": ").append(what);
+        write_stderr(line + '\n');
+    } catch (...) {  // out of memory
+        write_stderr("Process: uncaught exception, and no memory to tell which\n");
+    }
+}
+
+/// Runs user code as the last thing of a child. Nothing unwinds past this.
+[[noreturn]] inline void run_and_exit(const std::function<int()>& body) noexcept {
+    int code = 1;
+    try {
+        log_line(LogLevel::info, "child process calling run()");
+        code = body();
+    } catch (const abi::__forced_unwind&) {  // pthread_exit
+        std::exit(0);                        // the catch block must not be left
+    } catch (const std::exception& e) {
+        report_uncaught(e.what());
+    } catch (...) {
+        report_uncaught(nullptr);
+    }
+    std::exit(code);
+}
+
+/// How the start of a child is watched, decided before the fork.
+struct onset {
+    bool watched;      // the parent waits until the child runs
+    bool with_loader;  // the child tries the loader's locks as well
+};
+
+/// The whole life of a child.
+[[noreturn]] inline void live(child_process& self, onset how,
+                              const std::function<int()>& body) noexcept {
+    status_slot& slot = self.slot();
+    slot.stage.store(status_slot::probing, std::memory_order_relaxed);  // says no more than that
+    refusal trouble;
+    if (::on_exit(&leave, nullptr) != 0) trouble = {refusal::exit_handler, ENOMEM};
+    if (how.with_loader) {
+        ::__cxa_thread_atexit_impl([](void*) {}, nullptr, &process_state::get());
+        ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 1; }, nullptr);
+    }
+    purge_streams();
+
+    process_state& state = process_state::get();
+    state.parent = std::move(state.self);
+    state.parent->pid = self.owner();
+    state.path = self.path();
+    state.numbers.store(0, std::memory_order_relaxed);  // one thread
+    state.self = {self.name, this_pid(), self.daemon,
+                  self.authkey ? self.authkey : state.parent->authkey};
+    state.is_child = true;
+    state.slot = &slot;
+    self.is_me();
+
+    empty_stdin();
+    if (trouble.what == refusal::none && self.daemon) {
+        if (const int e = state.line.arm()) trouble = {refusal::lifeline, e};
+    } else {
+        state.line.drop();
+    }
+    if (trouble.what == refusal::none) trouble = apply_limits(self.limits);
+    if (trouble.what != refusal::none) {
+        slot.refuse(trouble);
+        ::_exit(1);
+    }
+    slot.stage.store(status_slot::running, std::memory_order_release);  // (A)
+    if (how.watched) futex_wake(slot.stage, wake_all);
+    run_and_exit(body);
+}
+
+/// Waits until the child runs user code, was refused, or has ended.
+/// \return false if it is stuck in a lock for longer than `patience`
+inline bool await_onset(const child_process& child, duration patience) {
+    constexpr duration look = std::chrono::milliseconds(20);
+    const futex_word& stage = child.slot().stage;
+    deadline stuck = deadline::never();
+    for (;;) {
+        const auto now = stage.load(std::memory_order_acquire);  // (B)
+        if (now > status_slot::probing) return true;
+        if (now == status_slot::probing) {
+            if (stuck.is_never()) stuck = deadline::after(patience);
+            if (stuck.passed()) return false;
+        }
+        futex_wait(stage, now, deadline::earlier(stuck, deadline::after(look)));
+        if (wait_readable(child.sentinel(), deadline::at_once())) return true;
+    }
+}
+
+/// Everything that must be there before a fork, since a child can't make it.
+inline void prepare_launch(child_process& child) {
+    process_state& state = process_state::get();
+    current_authkey();
+    {
+        const std::lock_guard lock(process_identity::get().tables);
+        if (child.daemon) state.line.make();
+        if (std::exchange(state.has_finalizer, true)) return;
+    }
+    // A child of ours never gets here: leave() runs first.
+    if (!state.is_child && std::atexit([] { end_children(); }) != 0)
+        throw_os_error(ENOMEM, "atexit");
+}
+
+/// Starts the child, which runs `body` and ends with the code that it returns.
+/// \throws OsError if the kernel refuses; then nothing is left of it
+inline void launch(const std::shared_ptr<child_process>& child, const std::function<int()>& body) {
+    sweep_children();
+    prepare_launch(*child);
+    child->enroll();
+    struct undo {
+        child_process* child;
+        ~undo() {
+            if (child) child->forget();
+        }
+    } guard{child.get()};
+    // adopt() needs a descriptor: better refused before the fork than after it.
+    unique_fd(call("eventfd before a fork", [] { return ::eventfd(0, EFD_CLOEXEC); }));
+
+#if __has_include(<sys/single_threaded.h>)
+    const bool threads = !__libc_single_threaded;
+#else
+    const bool threads = true;
+#endif
+    onset how{threads || child->daemon || has_limits(child->limits), threads};
+    duration patience = std::chrono::milliseconds(2);
+    for (;;) {
+        flush_streams();
+        const pid_t pid = ::fork();
+        if (pid == 0) live(*child, how, body);
+        if (pid == -1) throw_os_error(errno, "fork for " + child->name);
+        child->adopt(pid);
+        if (!how.watched || await_onset(*child, patience)) break;
+        child->disown();
+        // Somebody is in dlopen for a second: most children never need that lock.
+        how.with_loader = how.with_loader && patience < std::chrono::milliseconds(500);
+        patience *= 2;
+    }
+    const status_slot& slot = child->slot();
+    if (how.watched && slot.stage.load(std::memory_order_acquire) == status_slot::refused) {  // (B)
+        const auto cause = static_cast<refusal::cause>(slot.cause.load(std::memory_order_relaxed));
+        const int code = slot.value.load(std::memory_order_relaxed);
+        child->disown();
+        throw_os_error(code, describe(cause));
+    }
+    if (!child->settled()) guard.child = nullptr;
+    child->publish();
+}
+
+}  // namespace multiprocessing::detail

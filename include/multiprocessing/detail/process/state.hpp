@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// What this process knows about itself, its parent and its children.
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/process/auth_key.hpp>
+#include <multiprocessing/detail/process/lifeline.hpp>
+#include <multiprocessing/detail/process/logging.hpp>
+#include <multiprocessing/detail/process/status_table.hpp>
+
+namespace multiprocessing::detail {
+
+class child_process;
+
+/// What a ProcessRef tells about any process.
+struct process_facts {
+    std::string name = "MainProcess";
+    pid_t pid = 0;
+    bool daemon = false;
+    std::optional<AuthKey> authkey = {};
+};
+
+/// One in each process; never destroyed, since destructors of the host may still use it.
+/// The number in the name belongs to the layout: two shared libraries share the struct.
+///
+/// "tables" means guarded by process_identity::tables, which is held over every fork. Nothing that
+/// forks or waits is called under it.
+struct MP_EXPORT process_state_1 {
+    process_facts self;                   // tables; name, pid and daemon are fixed since the start
+    std::optional<process_facts> parent;  // nothing in the first process; fixed
+    std::string path;                     // "1:2" in "Process-1:2", "" in the first; fixed
+    status_slot* slot = nullptr;          // where to leave the exit code; only in a child of ours
+    bool is_child = false;                // a child of ours, or a raw fork below one; fixed
+    bool has_finalizer = false;           // tables
+    std::atomic<std::uint64_t> numbers{0};  // the N of the last "Process-N"
+    std::atomic<int> log_level{100};        // silent
+    std::map<std::uint64_t, std::shared_ptr<child_process>> children;  // tables; not yet joined
+    status_table statuses;                                             // tables
+    lifeline line;                                                     // tables
+
+    static process_state_1& get() {
+        static process_state_1& only = *new process_state_1;
+        return only;
+    }
+
+    bool logs(LogLevel level) const noexcept {
+        return static_cast<int>(level) >= log_level.load(std::memory_order_relaxed);  // a switch
+    }
+
+private:
+    process_state_1() {
+        self.pid = this_pid();  // registers its hooks, which run before these in a child
+        const int result = ::pthread_atfork(nullptr, nullptr, [] { get().forked(); });
+        if (result != 0) throw_os_error(result, "pthread_atfork");
+    }
+
+    /// In every forked child, the host's own ones too.
+    void forked() noexcept {
+        self.pid = this_pid();
+        slot = nullptr;
+        // Left in place, not taken apart: it lies in pages that are still the parent's too, and its
+        // objects are its parent's business.
+        new (&children) std::map<std::uint64_t, std::shared_ptr<child_process>>();
+        statuses.forget();
+        line.let_go();
+    }
+};
+using process_state = process_state_1;
+
+inline void log_line(LogLevel level, std::string_view text) {
+    process_state& state = process_state::get();
+    if (state.logs(level)) write_log_line(level, state.self.name, text);
+}
+
+/// Made at first use, then the same in every process below.
+inline AuthKey current_authkey() {
+    process_state& state = process_state::get();
+    const std::lock_guard lock(process_identity::get().tables);
+    if (!state.self.authkey) state.self.authkey = AuthKey::generate();
+    return *state.self.authkey;
+}
+
+}  // namespace multiprocessing::detail

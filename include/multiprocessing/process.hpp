@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Process: a function that runs in a process of its own, as Python's multiprocessing.Process.
+///
+/// A child is forked: it has a copy of everything its parent has at that moment, and shares what
+/// lies in shared memory. Buffers of stdio and iostreams are flushed before the fork and before the
+/// child ends, so nothing is printed twice. Its stdin is empty. Static destructors and exit handlers
+/// of the parent don't run in a child, after std::exit(n) neither; those that the child itself
+/// registered do, and so do the thread_local destructors of the thread that called start().
+///
+/// Works whatever the program does with SIGCHLD, and from any thread. What a child can't get from
+/// fork(): locks that another thread of the parent holds at that moment stay locked in the child
+/// for ever. Those of malloc, stdio, exit handlers and the loader are seen to; the program's own
+/// are not, so start processes before threads, or let children stay away from what threads use.
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/process/arguments.hpp>
+#include <multiprocessing/detail/process/auth_key.hpp>
+#include <multiprocessing/detail/process/child.hpp>
+#include <multiprocessing/detail/process/child_process.hpp>
+#include <multiprocessing/detail/process/cpu_count.hpp>
+#include <multiprocessing/detail/process/limits.hpp>
+#include <multiprocessing/detail/process/logging.hpp>
+#include <multiprocessing/detail/process/state.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing {
+
+/// How a Process is made; what is left out is as Python has it.
+struct ProcessOptions {
+    /// "": "Process-1", "Process-2"...; a child of "Process-1" makes "Process-1:1".
+    std::string name = {};
+    /// A daemon ends with its parent, even if that is killed. Nothing: as the current process.
+    std::optional<bool> daemon = {};
+    /// What it may use at most.
+    Limits limits = {};
+};
+
+/// A function in a process of its own.
+///
+/// Threads: one at a time may use an object, but join(), is_alive(), exitcode(), interrupt(),
+/// terminate() and kill() may be called by any number of threads at once.
+/// Processes: the object belongs to the process that made it. In a forked copy the destructor does
+/// nothing, and whatever waits for or signals the child throws ProcessError.
+class MP_EXPORT Process {
+public:
+    /// For classes that override run().
+    Process() : Process(ProcessOptions{}) {}
+    /// For classes that override run().
+    explicit Process(ProcessOptions options) : child_(std::make_shared<detail::child_process>()) {
+        if (!options.name.empty()) child_->name = std::move(options.name);
+        if (options.daemon) child_->daemon = *options.daemon;
+        child_->limits = options.limits;
+    }
+
+    /// Will call `callable(args...)` in the child. Both are copied or moved in now, and dropped in
+    /// this process when start() returns. Handles (Queue, Lock...) reach the callable as lvalues,
+    /// every other argument as an rvalue; std::ref(x) is x&, the child's copy of it.
+    template <class F, class... Args>
+        requires(!std::is_base_of_v<Process, std::remove_cvref_t<F>> &&
+                 !std::is_same_v<ProcessOptions, std::remove_cvref_t<F>>)
+    explicit Process(F&& callable, Args&&... args)
+        : Process(ProcessOptions{}, std::forward<F>(callable), std::forward<Args>(args)...) {}
+    template <class F, class... Args>
+    Process(ProcessOptions options, F&& callable, Args&&... args) : Process(std::move(options)) {
+        using call = detail::packed_call<F, Args...>;
+        // Shared, since std::function copies; std::move_only_function comes with C++23.
+        target_ = [kept = std::make_shared<call>(std::in_place, std::forward<F>(callable),
+                                                 std::forward<Args>(args)...)] {
+            static_cast<void>((*kept)());
+        };
+    }
+
+    Process(Process&&) noexcept = default;
+    /// Ends what was there as the destructor does.
+    Process& operator=(Process&& other) noexcept {
+        if (this != &other) {
+            end();
+            child_ = std::move(other.child_);
+            target_ = std::move(other.target_);
+            closed_ = other.closed_;
+        }
+        return *this;
+    }
+
+    /// Joins the child, however long it runs. A daemon is terminated first: SIGTERM, after a second
+    /// SIGKILL. Python lets go of it instead.
+    virtual ~Process() { end(); }
+
+    /// Starts the child. Once, by the process that made the object.
+    /// \throws ProcessError if it was started before; OsError if the kernel refuses the fork or a
+    ///     limit, or if a daemon finds no /proc: then no child is left, and start() may be tried again
+    void start() {
+        detail::child_process& child = open();
+        child.require_owner("start");
+        if (child.started())
+            throw ProcessError("can't start " + child.name +
+                               " again: a Process runs once; make another");
+        detail::launch(child_, [this] {
+            run();
+            return 0;
+        });
+        target_ = nullptr;
+    }
+
+    /// What the child does; calls the callable unless overridden. An exception that it throws is
+    /// printed to stderr, and the exit code is 1.
+    virtual void run() {
+        if (target_) target_();
+    }
+
+    /// Waits until the child has ended.
+    /// \throws ProcessError if it was not started, or belongs to another process
+    void join() { started("join").wait(detail::deadline::never()); }
+    /// \return false if it still runs when the timeout ends. Python returns None: look at exitcode
+    bool join(duration timeout) {
+        return started("join").wait(detail::deadline::after(timeout));
+    }
+
+    /// False before start(). Reaps an ended child.
+    bool is_alive() {
+        detail::child_process& child = open();
+        if (child.is_this_process()) return true;
+        child.require_owner("query");
+        return child.started() && !child.exitcode();
+    }
+
+    /// SIGINT, SIGTERM, SIGKILL. No effect once it has ended. A killed process may have left data
+    /// half written where it held a lock: the next to acquire that gets AbandonedLock. Its own
+    /// daemons die with it; its other children live on.
+    void interrupt() { started("interrupt").signal(SIGINT); }
+    void terminate() { started("terminate").signal(SIGTERM); }
+    void kill() { started("kill").signal(SIGKILL); }
+
+    /// Gives the descriptor back; not needed, the destructor does. May be repeated.
+    /// \throws ProcessError while the child runs
+    void close() {
+        if (closed_) return;
+        detail::child_process& child = open();
+        child.require_owner("close");
+        if (child.started()) {
+            if (!child.exitcode())
+                throw ProcessError("can't close " + child.name +
+                                   " while it runs: join() or terminate() it first");
+            child.close();
+        }
+        target_ = nullptr;
+        closed_ = true;
+    }
+
+    const std::string& name() const { return open().name; }
+    void name(std::string name) {
+        const std::lock_guard lock(detail::process_identity::get().tables);  // ProcessRefs read it
+        open().name = std::move(name);
+    }
+
+    /// Nothing before start().
+    std::optional<pid_t> pid() const {
+        const detail::child_process& child = open();
+        return child.started() ? std::optional(child.pid()) : std::nullopt;
+    }
+    std::optional<pid_t> ident() const { return pid(); }
+
+    /// Nothing before start() and while it runs. n (0 to 255) after exit(n); -SIG when signal SIG
+    /// killed it; 1 after an uncaught exception. When the program ignores SIGCHLD or reaps all its
+    /// children itself, a kernel before Linux 6.15 forgets the status of a killed child and of
+    /// _exit(): -SIGKILL then.
+    std::optional<int> exitcode() {
+        detail::child_process& child = open();
+        if (child.is_this_process()) return std::nullopt;
+        child.require_owner("query");
+        return child.exitcode();
+    }
+
+    bool daemon() const { return open().daemon; }
+    /// \throws ProcessError once started
+    void daemon(bool on) {
+        unstarted("daemon").daemon = on;
+    }
+
+    /// The child's key; by default that of this process.
+    AuthKey authkey() const {
+        const auto& own = open().authkey;
+        return own ? *own : detail::current_authkey();
+    }
+    /// \throws ProcessError once started: the child has its key
+    void authkey(AuthKey key) { unstarted("authkey").authkey = std::move(key); }
+
+    /// A descriptor (a pidfd) that is readable once the child has ended, for poll and the like. It
+    /// is the object's: don't close it.
+    int sentinel() const {
+        detail::child_process& child = open();
+        child.require_started("give the sentinel of");
+        return child.sentinel();
+    }
+
+private:
+    detail::child_process& open() const {
+        if (!child_) throw ProcessError("this Process was moved from");
+        if (closed_) throw ClosedError(child_->name + " is closed");
+        return *child_;
+    }
+    detail::child_process& started(const char* what) const {
+        detail::child_process& child = open();
+        child.require_started(what);
+        return child;
+    }
+    detail::child_process& unstarted(const char* what) const {
+        detail::child_process& child = open();
+        if (child.started())
+            throw ProcessError(child.name + " was started: set its " + what + " before start()");
+        return child;
+    }
+
+    void end() noexcept {
+        if (!child_ || closed_ || !child_->belongs_here() || !child_->started()) return;
+        try {
+            if (child_->daemon)
+                child_->end_daemon();
+            else
+                child_->wait(detail::deadline::never());
+        } catch (...) {  // the program closed the descriptor under it
+        }
+    }
+
+    std::shared_ptr<detail::child_process> child_;  // null: moved from
+    std::function<void()> target_;                  // empty: nothing to call, or called
+    bool closed_ = false;
+};
+
+}  // namespace multiprocessing
