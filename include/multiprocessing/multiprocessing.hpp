@@ -5,4 +5,6 @@
 /// Everything of the library but mpi/.
 
 #include <multiprocessing/errors.hpp>
+#include <multiprocessing/process.hpp>
+#include <multiprocessing/queues.hpp>
 #include <multiprocessing/version.hpp>

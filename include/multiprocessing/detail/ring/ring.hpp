@@ -191,6 +191,7 @@ public:
                 return tail.count - head.count;
         }
     }
+    std::uint64_t maxsize() const noexcept { return shared_->maxsize; }
     bool full() const { return shared_->maxsize != 0 && qsize() >= shared_->maxsize; }
 
     /// One message less that a join waits for.

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Memory for a message that is copied out of shared memory before it is decoded.
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <utility>
+
+namespace multiprocessing::detail {
+
+/// Borrows the thread's buffer; one nested in another (a user's load() that gets from a queue)
+/// finds none and has its own. Kept from message to message while it is not large: fresh pages
+/// cost more than the copy.
+class receive_buffer {
+public:
+    receive_buffer() noexcept : memory_(std::exchange(kept(), {})) {}
+    receive_buffer(const receive_buffer&) = delete;
+    receive_buffer& operator=(const receive_buffer&) = delete;
+    ~receive_buffer() {
+        if (memory_.capacity <= most_kept) std::swap(kept(), memory_);
+    }
+
+    /// `size` bytes of anything.
+    std::span<std::byte> resize(std::size_t size) {
+        if (size > memory_.capacity) {
+            memory_ = {};
+            memory_ = {std::make_unique_for_overwrite<std::byte[]>(size), size};
+        }
+        return {memory_.bytes.get(), size};
+    }
+
+private:
+    static constexpr std::size_t most_kept = std::size_t{16} << 20;
+
+    struct block {
+        std::unique_ptr<std::byte[]> bytes;
+        std::size_t capacity = 0;
+    };
+    static block& kept() noexcept {
+        static thread_local block of_this_thread;
+        return of_this_thread;
+    }
+
+    block memory_;
+};
+
+}  // namespace multiprocessing::detail
