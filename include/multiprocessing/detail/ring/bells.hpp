@@ -42,37 +42,37 @@ public:
     /// Arms this process's bell. \return its descriptor, readable while the ring is not empty
     /// \throws Error if too many processes poll this ring
     int arm(ring_shared& shared, bool empty) {
-        if (own_ != 0 && own_pid_ == this_pid() && find(shared, own_) != nullptr)
-            return own_read_.get();
+        if (armed() && find(shared, own_) != nullptr) return own_fd_.get();
         if (::access("/proc/self/fd", X_OK) != 0)
             throw_os_error(errno, "fileno of a queue needs /proc, where others find its pipe");
         ring_bell& entry = free_entry(shared);
-        auto pipe = make_pipe(O_NONBLOCK);
-        unique_fd& reader = pipe.first;
+        const auto pipe = make_pipe(O_NONBLOCK);
         struct stat info;
-        call("fstat of a pipe", [&] { return ::fstat(reader.get(), &info); });
+        call("fstat of a pipe", [&] { return ::fstat(pipe.first.get(), &info); });
         entry.inode = info.st_ino;
         entry.pid = this_pid();
-        entry.fd = reader.get();
+        entry.fd = pipe.first.get();
         entry.rung.store(quiet, std::memory_order_release);
+        // For reading and writing, as everybody else has it: without a reader there is SIGPIPE,
+        // without a writer poll() returns for a hang-up.
+        own_fd_ = open_path(entry);
+        if (!own_fd_) throw Error("fileno: /proc of this process shows another process");
+        entry.fd = own_fd_.get();
         own_ = ++shared.last_bell;
         own_pid_ = this_pid();
-        own_read_ = std::move(reader);
-        forget_old();
-        open_.push_back({own_, std::move(pipe.second)});
         const auto index = static_cast<std::uint32_t>(&entry - shared.bells);
         if (shared.bells_in_use.load(std::memory_order_relaxed) <= index)  // under the lock
             shared.bells_in_use.store(index + 1, std::memory_order_release);
         entry.id.store(own_, std::memory_order_release);  // K2
         if (!empty) ring(shared);
-        return own_read_.get();
+        return own_fd_.get();
     }
 
     /// Before a commit.
     void ring(ring_shared& shared) {
         for_each(shared, [&](ring_bell& entry, std::uint64_t id) {
             if (entry.rung.load(std::memory_order_relaxed) == rung) return;
-            const int fd = open(entry, id);
+            const int fd = open(shared, entry, id);
             if (fd < 0) return;
             entry.rung.store(unsure, std::memory_order_release);  // K1
             retry([&] { return ::write(fd, "", 1); });            // a full pipe is readable as well
@@ -84,9 +84,8 @@ public:
     void hush(ring_shared& shared) {
         for_each(shared, [&](ring_bell& entry, std::uint64_t id) {
             if (entry.rung.load(std::memory_order_relaxed) == quiet) return;
-            int fd = open(entry, id);
+            const int fd = open(shared, entry, id);
             if (fd < 0) return;
-            if (id == own_) fd = own_read_.get();
             entry.rung.store(unsure, std::memory_order_release);  // K1
             char bytes[64];
             while (retry([&] { return ::read(fd, bytes, sizeof bytes); }) > 0) {
@@ -97,18 +96,19 @@ public:
 
     /// This process polls no more.
     void disarm(ring_shared& shared) noexcept {
-        if (ring_bell* entry = own_pid_ == this_pid() ? find(shared, own_) : nullptr)
-            entry->id.store(0, std::memory_order_release);
+        if (!armed()) return;
+        if (ring_bell* entry = find(shared, own_)) entry->id.store(0, std::memory_order_release);
         own_ = 0;
     }
-    bool armed() const { return own_ != 0 && own_pid_ == this_pid(); }
 
 private:
     enum bell_state : std::uint32_t { quiet = 0, rung = 1, unsure = 2 };
     struct open_bell {
         std::uint64_t id;
-        unique_fd fd;  // of our own bell and its copies in children: the writing end
+        unique_fd fd;
     };
+
+    bool armed() const { return own_ != 0 && own_pid_ == this_pid(); }
 
     template <class F>
     static void for_each(ring_shared& shared, F f) {
@@ -141,7 +141,8 @@ private:
     }
 
     /// The bell's descriptor here; -1 if its process or its pipe is gone, and the entry freed.
-    int open(ring_bell& entry, std::uint64_t id) {
+    int open(ring_shared& shared, ring_bell& entry, std::uint64_t id) {
+        if (id == own_) return own_fd_.get();  // or our parent's, in a child that has none
         for (const open_bell& bell : open_)
             if (bell.id == id) return bell.fd.get();
         unique_fd fd(open_path(entry));
@@ -149,6 +150,7 @@ private:
             entry.id.store(0, std::memory_order_release);
             return -1;
         }
+        std::erase_if(open_, [&](const open_bell& old) { return find(shared, old.id) == nullptr; });
         open_.push_back({id, std::move(fd)});
         return open_.back().fd.get();
     }
@@ -167,14 +169,10 @@ private:
         return fd;
     }
 
-    void forget_old() {
-        if (open_.size() > 4 * ring_shared::most_bells) open_.erase(open_.begin());
-    }
-
-    std::vector<open_bell> open_;
+    std::vector<open_bell> open_;  // of other processes
     std::uint64_t own_ = 0;
     pid_t own_pid_ = 0;
-    unique_fd own_read_;
+    unique_fd own_fd_;
 };
 
 }  // namespace multiprocessing::detail
