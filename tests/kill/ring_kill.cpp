@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: BSL-1.0
+
+/// \file
+/// Kills every operation of the message ring at every instruction: kill.ring_kill [-v] [-p POINT]
+/// [part of a name]. With MP_BUDGET_SECONDS it samples, from MP_KILL_START on.
+
+#include "ring_scenarios.hpp"
+
+int main(int argc, char** argv) {
+    test::ring_lab<multiprocessing::detail::ring_steps> lab;
+    test::kill_sweep sweep(argc, argv);
+    for (auto& s : test::all_scenarios(lab)) sweep.add(std::move(s));
+    return sweep.run();
+}

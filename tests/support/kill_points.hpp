@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Kills a process after exactly n machine instructions, for every n.
+///
+/// One trial: reset() makes the state and forks the helpers; the victim is forked, led to
+/// instruction n of its operation and killed; then a checker in a process of its own, and all
+/// helpers, must end with status 0 before a deadline. Asleep in the kernel is a kill point too;
+/// after it on_block() acts, and stepping goes on: "woken, but killed before its next instruction"
+/// is covered.
+///
+/// A single step costs some 30 us, so instruction n is reached by a hardware breakpoint at an
+/// address that was passed shortly before, counting its hits, and the rest by steps. No byte of the
+/// victim's code is changed. x86-64 only: elsewhere `kill_points_work` is false.
+///
+/// What it does not show: more than one interleaving a scenario (the others rest or sleep), kills
+/// inside a system call other than asleep, other memory models. The soaks are for those.
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/ptrace.h>
+#include <sys/time.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/child.hpp"
+
+namespace test {
+
+#if defined(__x86_64__)
+inline constexpr bool kill_points_work = true;
+#else
+inline constexpr bool kill_points_work = false;
+#endif
+
+/// The processes beside the victim in one trial.
+class bystanders {
+public:
+    ~bystanders() {
+        for (const pid_t pid : all_) {
+            ::kill(pid, SIGKILL);
+            wait_status(pid);
+        }
+    }
+
+    /// Must end with status 0 after the victim was killed.
+    pid_t spawn(const std::function<int()>& f) {
+        all_.push_back(fork_child(f));
+        return all_.back();
+    }
+    /// As spawn(), and returns once it sleeps in the kernel.
+    pid_t spawn_asleep(const std::function<int()>& f) {
+        const pid_t pid = spawn(f);
+        wait_asleep(pid);
+        return pid;
+    }
+    /// To the end, now.
+    bool run(const std::function<int()>& f) { return end_of(fork_child(f), 2s) == 0; }
+
+    /// Exit status or -SIG; nothing if it did not end: it is killed then.
+    static std::optional<int> end_of(pid_t pid, clock::duration limit) {
+        const auto status = wait_for_exit(pid, limit);
+        if (!status) {
+            ::kill(pid, SIGKILL);
+            wait_status(pid);
+        }
+        return status;
+    }
+    std::optional<int> end_of_next(clock::duration limit) {
+        const pid_t pid = all_.back();
+        all_.pop_back();
+        return end_of(pid, limit);
+    }
+    bool none_left() const { return all_.empty(); }
+
+private:
+    std::vector<pid_t> all_;
+};
+
+struct scenario {
+    std::string name;
+    std::function<void(bystanders&)> reset;          // tester: fresh state, early helpers
+    std::function<void()> prepare = {};              // victim, before its first kill point
+    std::function<void()> operation = {};            // victim: what is killed
+    std::function<void(bystanders&)> on_block = {};  // tester: the victim sleeps for the first time
+    std::function<int()> check = {};        // after the kill, in a process of its own: 0 is good
+    bool wakes_itself = false;              // a timeout ends its sleep
+    long stride = 1;                        // where instructions are many and alike
+    std::chrono::milliseconds limit{1000};  // for the check and the helpers
+};
+
+struct kill_result {
+    long instructions = 0, points = 0, failures = 0, astray = 0;
+    long first_failure = -1;
+    double seconds = 0;
+    std::map<std::string, long> where, how;
+};
+
+#if defined(__x86_64__)
+
+/// Where the victim's operation ends.
+extern "C" [[noreturn]] inline void __attribute__((noinline)) mp_test_operation_ends() {
+    asm volatile("");
+    for (;;) ::pause();
+}
+
+class kill_runner {
+public:
+    explicit kill_runner(bool verbose = false) : verbose_(verbose) {
+        ::prctl(PR_SET_TIMERSLACK, 1000);
+        // A tick interrupts waitpid, to look whether the victim sleeps. It is not inherited.
+        struct sigaction act {};
+        act.sa_handler = [](int) {};
+        ::sigaction(SIGALRM, &act, nullptr);
+        const itimerval tick{{0, 1000}, {0, 1000}};
+        ::setitimer(ITIMER_REAL, &tick, nullptr);
+    }
+    ~kill_runner() {
+        const itimerval none{};
+        ::setitimer(ITIMER_REAL, &none, nullptr);
+    }
+    kill_runner(const kill_runner&) = delete;
+    kill_runner& operator=(const kill_runner&) = delete;
+
+    /// Every kill point; or, with a limit, as many as fit, spread evenly from `start` on.
+    /// \param until_failure  stop at the first one
+    kill_result run(const scenario& s, std::optional<clock::duration> limit = {},
+                    std::uint64_t start = 0, bool until_failure = false) {
+        kill_result r;
+        const auto begin = clock::now();
+        const auto over = [&] {
+            return (until_failure && r.failures != 0) || (limit && clock::now() - begin > *limit);
+        };
+        const long sleeps = measure(s, r);
+        std::vector<long> points;
+        for (long n = 0; n <= r.instructions; ++n)
+            if (!repeats(n) && n % s.stride == static_cast<long>(start % std::uint64_t(s.stride)))
+                points.push_back(n);
+        for (long sleep = 0; sleep < sleeps && !over(); ++sleep) trial(s, r.instructions, sleep, r);
+        const auto count = static_cast<std::uint64_t>(points.size());
+        // Steps of 0.618 of the whole visit each once, and after any number are spread evenly.
+        std::uint64_t step = std::max<std::uint64_t>(1, count * 618 / 1000);
+        while (std::gcd(step, count) != 1) ++step;
+        for (std::uint64_t i = 0; i < count && !over(); ++i)
+            trial(s, points[(start + i * step) % count], -1, r);
+        r.seconds = std::chrono::duration<double>(clock::now() - begin).count();
+        return r;
+    }
+
+    /// Point n alone. \param sleep  or killed when asleep for the (sleep + 1)th time
+    kill_result run_point(const scenario& s, long n, long sleep = -1) {
+        kill_result r;
+        measure(s, r);
+        trial(s, n, sleep, r);
+        return r;
+    }
+
+private:
+    enum class stop { stepped, asleep, gone };
+    static constexpr int ticks_asleep = 2, ticks_woken = 50, ticks_timeout = 300;
+
+    static pid_t start_victim(const scenario& s) {
+        const pid_t victim = fork_child([&s] {
+            ::ptrace(PTRACE_TRACEME, 0, 0, 0);
+            if (s.prepare) s.prepare();
+            asm volatile("int3" ::: "memory");
+            s.operation();
+            mp_test_operation_ends();
+            return 0;
+        });
+        if (!WIFSTOPPED(wait_status(victim))) {
+            std::fprintf(stderr, "'%s': the victim did not reach its start\n", s.name.c_str());
+            std::exit(3);
+        }
+        return victim;
+    }
+    /// \param ticks  milliseconds asleep after which it counts as such
+    static stop wait_stop(pid_t victim, int ticks = ticks_asleep) {
+        for (int asleep = 0, status;;) {
+            if (::waitpid(victim, &status, __WALL) == victim)
+                return WIFSTOPPED(status) ? stop::stepped : stop::gone;
+            asleep = process_state(victim) == 'S' ? asleep + 1 : 0;
+            if (asleep >= ticks) return stop::asleep;
+        }
+    }
+    static void set_breakpoint(pid_t victim, std::uintptr_t at) {
+        ::ptrace(PTRACE_POKEUSER, victim, offsetof(struct user, u_debugreg[0]), at);
+        ::ptrace(PTRACE_POKEUSER, victim, offsetof(struct user, u_debugreg[7]), at ? 1 : 0);
+    }
+    static std::uintptr_t instruction_pointer(pid_t victim) {
+        return static_cast<std::uintptr_t>(
+            ::ptrace(PTRACE_PEEKUSER, victim, offsetof(struct user, regs.rip), 0));
+    }
+    static void kill_victim(pid_t victim) {
+        ::kill(victim, SIGKILL);
+        for (int status = 0x7f; !WIFEXITED(status) && !WIFSIGNALED(status);)
+            if (::waitpid(victim, &status, __WALL) < 0 && errno != EINTR) break;
+    }
+
+    /// Deals with a victim found asleep. \return false: it sleeps for good
+    struct block_state {
+        long sleeps = 0;
+        bool acted = false;
+    };
+    static stop pass_block(const scenario& s, bystanders& others, pid_t victim, block_state& b) {
+        if (b.acted || !s.on_block)
+            return s.wakes_itself ? wait_stop(victim, ticks_timeout) : stop::asleep;
+        b.acted = true;
+        s.on_block(others);
+        return wait_stop(victim, s.wakes_itself ? ticks_timeout : ticks_woken);
+    }
+
+    /// Records the address of each instruction. \return how often it slept
+    long measure(const scenario& s, kill_result& r) {
+        bystanders others;
+        s.reset(others);
+        const pid_t victim = start_victim(s);
+        block_state block;
+        trace_.clear();
+        for (;;) {
+            const auto at = instruction_pointer(victim);
+            if (at == reinterpret_cast<std::uintptr_t>(&mp_test_operation_ends)) break;
+            trace_.push_back(at);
+            ::ptrace(PTRACE_SINGLESTEP, victim, 0, 0);
+            stop how = wait_stop(victim);
+            if (how == stop::asleep) {
+                ++block.sleeps;
+                how = pass_block(s, others, victim, block);
+            }
+            if (how != stop::stepped) break;
+            ++r.instructions;
+        }
+        kill_victim(victim);
+        return block.sleeps;
+    }
+
+    /// Inside one long `rep movs`, of which each turn is a step, some turns will do.
+    bool repeats(long n) const {
+        const auto i = static_cast<std::size_t>(n);
+        return i > 0 && i + 1 < trace_.size() && trace_[i] == trace_[i - 1] &&
+               trace_[i] == trace_[i + 1] && n % 64 != 0;
+    }
+
+    /// The cheapest way to instruction n: run to the k-th hit of an earlier address, then step.
+    std::pair<long, long> anchor_of(long n) const {
+        std::pair<long, long> best{0, 0};
+        double least = static_cast<double>(n);
+        const auto size = static_cast<long>(trace_.size());
+        for (long j = std::min(n, size - 1); j > 0 && n - j <= 64; --j) {
+            if (static_cast<double>(n - j) + 4 >= least) break;
+            const auto target = trace_[static_cast<std::size_t>(j)];
+            long hits = 0;
+            for (long i = 0; i <= j && static_cast<double>(hits) * 1.5 < least; ++i)
+                hits += trace_[static_cast<std::size_t>(i)] == target;
+            const double cost = static_cast<double>(hits) * 1.5 + 3 + static_cast<double>(n - j);
+            if (cost < least) least = cost, best = {j, hits};
+        }
+        return best;
+    }
+
+    void trial(const scenario& s, long n, long kill_asleep, kill_result& r) {
+        std::string how;
+        std::uintptr_t at = 0;
+        {
+            bystanders others;
+            s.reset(others);
+            const pid_t victim = start_victim(s);
+            block_state block;
+            auto [anchor, hits] = anchor_of(n);
+            if (hits) set_breakpoint(victim, trace_[static_cast<std::size_t>(anchor)]);
+            for (long done = 0; done < n;) {
+                const bool jump = hits > 0;
+                ::ptrace(jump ? PTRACE_CONT : PTRACE_SINGLESTEP, victim, 0, 0);
+                stop what = wait_stop(victim);
+                if (what == stop::asleep) {
+                    if (block.sleeps++ == kill_asleep) break;
+                    what = pass_block(s, others, victim, block);
+                }
+                if (what != stop::stepped) break;
+                if (!jump) {
+                    ++done;
+                } else if (--hits == 0) {
+                    set_breakpoint(victim, 0);
+                    done = anchor;
+                }
+            }
+            if (process_state(victim) == 't') at = instruction_pointer(victim);
+            kill_victim(victim);
+            if (at != 0 && static_cast<std::size_t>(n) < trace_.size() &&
+                at != trace_[static_cast<std::size_t>(n)])
+                ++r.astray;
+            const auto end = clock::now() + s.limit;
+            if (const auto status = bystanders::end_of(fork_child(s.check), s.limit); !status)
+                how = "checker hangs";
+            else if (*status != 0)
+                how = "checker " + std::to_string(*status);
+            while (how.empty() && !others.none_left()) {
+                const auto status = others.end_of_next(
+                    std::max<clock::duration>(end - clock::now(), std::chrono::milliseconds(20)));
+                if (!status)
+                    how = "helper hangs";
+                else if (*status != 0)
+                    how = "helper " + std::to_string(*status);
+            }
+        }
+        ++r.points;
+        if (how.empty()) return;
+        if (r.failures++ == 0) r.first_failure = n;
+        ++r.how[how];
+        ++r.where[symbol_of(at)];
+        if (verbose_)
+            std::printf("    point %ld%s: %s at %s\n", n, kill_asleep >= 0 ? " (asleep)" : "",
+                        how.c_str(), place_of(at).c_str());
+    }
+
+    static std::string place_of(std::uintptr_t at) {
+        if (at == 0) return "asleep";
+        Dl_info info{};
+        if (::dladdr(reinterpret_cast<void*>(at), &info) == 0 || !info.dli_fname) return "?";
+        const bool named = info.dli_sname != nullptr;
+        const void* base = named ? info.dli_saddr : info.dli_fbase;
+        char text[32];
+        std::snprintf(text, sizeof text, "+0x%zx", at - reinterpret_cast<std::uintptr_t>(base));
+        const char* slash = std::strrchr(info.dli_fname, '/');
+        return std::string(named ? info.dli_sname : slash ? slash + 1 : info.dli_fname) + text;
+    }
+    static std::string symbol_of(std::uintptr_t at) {
+        const std::string place = place_of(at);
+        return place.substr(0, place.rfind('+'));
+    }
+
+    bool verbose_;
+    std::vector<std::uintptr_t> trace_;  // address of instruction n
+};
+
+#else
+
+class kill_runner {
+public:
+    explicit kill_runner(bool = false) {}
+    kill_result run(const scenario&, std::optional<clock::duration> = {}, std::uint64_t = 0,
+                    bool = false) {
+        return {};
+    }
+    kill_result run_point(const scenario&, long, long = -1) { return {}; }
+};
+
+#endif
+
+/// The time that MP_BUDGET_SECONDS leaves to a whole program; nothing: take as long as it takes.
+inline std::optional<clock::duration> time_budget() {
+    const char* text = std::getenv("MP_BUDGET_SECONDS");
+    if (!text || !*text) return {};
+    return std::chrono::duration_cast<clock::duration>(
+        std::chrono::duration<double>(std::atof(text)));
+}
+
+/// Starts the program again with all its symbols bound: else the dynamic linker's first look-up of
+/// each function makes most of the instructions.
+inline void bind_now(char** argv) {
+    if (std::getenv("LD_BIND_NOW")) return;
+    ::setenv("LD_BIND_NOW", "1", 1);
+    char self[4096];  // not by the name /proc/self/exe: that is what ps would call it
+    const ssize_t size = ::readlink("/proc/self/exe", self, sizeof self - 1);
+    if (size <= 0) return;
+    self[size] = 0;
+    ::execv(self, argv);
+}
+
+/// What a random test starts from: `variable` of the environment, else another one each time. The
+/// caller prints it.
+inline std::uint64_t moving_seed(const char* variable) {
+    if (const char* text = std::getenv(variable); text && *text)
+        return std::strtoull(text, nullptr, 0);
+    return static_cast<std::uint64_t>(::time(nullptr)) * 2654435761u % 1'000'000'007u;
+}
+
+/// Runs a list of scenarios within the time budget, prints a line for each and the totals.
+class kill_sweep {
+public:
+    /// Arguments: [-v] [-p POINT] [part of a name].
+    kill_sweep(int argc, char** argv) {
+        bind_now(argv);
+        for (int i = 1; i < argc; ++i) {
+            if (std::strcmp(argv[i], "-v") == 0)
+                verbose_ = true;
+            else if (std::strcmp(argv[i], "-p") == 0 && i + 1 < argc)
+                point_ = std::atol(argv[++i]);
+            else
+                only_ = argv[i];
+        }
+    }
+
+    void add(scenario s) {
+        if (s.name.find(only_) != std::string::npos) all_.push_back(std::move(s));
+    }
+
+    /// \return the exit status of the program
+    int run() {
+        if (!kill_points_work) {
+            std::puts("skipped: kill points need x86-64\nkill points 0, failures 0");
+            return 0;
+        }
+        const auto budget = time_budget();
+        const std::uint64_t start = moving_seed("MP_KILL_START");
+        if (budget)
+            std::printf("sampling for %.0f s from MP_KILL_START=%llu\n",
+                        std::chrono::duration<double>(*budget).count(),
+                        static_cast<unsigned long long>(start));
+        std::printf("%-48s %7s %7s %5s %6s %8s\n", "scenario", "instr", "kills", "fail", "astray",
+                    "kills/s");
+        const auto begin = clock::now();
+        kill_runner runner(verbose_);
+        long points = 0, failures = 0;
+        for (std::size_t i = 0; i < all_.size(); ++i) {
+            const scenario& s = all_[i];
+            std::optional<clock::duration> share;
+            if (budget)
+                share = std::max<clock::duration>(*budget - (clock::now() - begin), 0ns) /
+                        static_cast<long>(all_.size() - i);
+            const kill_result r =
+                point_ >= 0 ? runner.run_point(s, point_) : runner.run(s, share, start);
+            std::printf("%-48s %7ld %7ld %5ld %6ld %8.0f\n", s.name.c_str(), r.instructions,
+                        r.points, r.failures, r.astray,
+                        static_cast<double>(r.points) / std::max(r.seconds, 1e-9));
+            if (r.failures != 0) {
+                std::printf("      again: -v -p %ld '%s';", r.first_failure, s.name.c_str());
+                for (const auto& [how, n] : r.how) std::printf(" %s x%ld", how.c_str(), n);
+                std::printf(" in");
+                int shown = 0;
+                for (const auto& [where, n] : r.where)
+                    if (++shown <= 7) std::printf(" %s x%ld", where.c_str(), n);
+                std::puts("");
+            }
+            std::fflush(stdout);
+            points += r.points;
+            failures += r.failures;
+        }
+        std::printf("kill points %ld, failures %ld\n", points, failures);
+        return failures == 0 && points > 0 ? 0 : 1;
+    }
+
+private:
+    bool verbose_ = false;
+    long point_ = -1;
+    std::string only_;
+    std::vector<scenario> all_;
+};
+
+}  // namespace test
