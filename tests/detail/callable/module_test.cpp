@@ -125,7 +125,6 @@ TEST_CASE("module table: an unknown place in a child of a busy program is refuse
         });
     int refused = 0;
     for (int i = 0; i < 50; ++i) {
-        table.before_fork();
         refused += in_child([&] {
             ::alarm(10);
             try {
