@@ -51,36 +51,42 @@ private:
     std::atomic<unsigned> missed_{1};
 };
 
-/// A getter that keeps up with a fast putter would look at the tail after every message, and each
-/// look takes the tail's line away from the putter (some 100 ns for both). So when look after look
-/// finds a message at once, but hardly more than one, it lets some gather first. A getter that
-/// finds the queue empty (a round trip, an idle worker) is never held up. Relaxed: as spinner.
+/// A getter that keeps up with a fast putter would look at the tail after every message or two, and
+/// each look takes the tail's line away from the putter: some 100 ns for both. So while look after
+/// look finds a few messages, and the getter is soon back for more, it lets them gather first, a
+/// little longer each time, 2 to 4 us at most. A getter that finds the queue empty (a round trip,
+/// an idle worker), or that works on what it takes, is not held up. Relaxed: as spinner.
 class chase {
 public:
+    /// \param count  messages got so far, by anybody
     void before_look(std::uint64_t count) noexcept {
-        batch_.store(count - last_.load(relaxed), relaxed);
+        const std::uint64_t batch = count - last_.load(relaxed);
         last_.store(count, relaxed);
-        if (thin_.load(relaxed) > sure)
-            for (int i = 0; i < pauses; ++i) cpu_relax();
+        int pauses = pauses_.load(relaxed);
+        if (batch > 2 * enough) {
+            pauses /= 2;
+        } else if (batch < enough) {
+            const std::int64_t since = deadline::clock() - looked_.load(relaxed);
+            const bool works = since > static_cast<std::int64_t>(batch) * own_work;
+            pauses = works ? 0 : std::min(pauses + 1 + pauses / 4, most);
+        }
+        pauses_.store(pauses, relaxed);
+        for (int i = sure; i < pauses; ++i) cpu_relax();
     }
     void after_look(bool found) noexcept {
-        int thin = thin_.load(relaxed);
-        if (!found) {
-            thin = 0;
-        } else if (batch_.load(relaxed) <= 2) {
-            thin = std::min(thin + 1, 2 * sure);
-        } else if (batch_.load(relaxed) > 32) {
-            thin = std::max(thin - 1, 0);
-        }
-        thin_.store(thin, relaxed);
+        if (!found) pauses_.store(0, relaxed);
+        looked_.store(deadline::clock(), relaxed);
     }
 
 private:
     static constexpr auto relaxed = std::memory_order_relaxed;
-    static constexpr int sure = 8, pauses = 8;  // 8 pauses: 0.2-0.4 us
+    static constexpr std::uint64_t enough = 32;     // messages a look
+    static constexpr std::int64_t own_work = 500;   // nanoseconds a message: a look hardly matters
+    static constexpr int sure = 8, most = 128 + 8;  // pauses; one is 20 to 40 ns
 
-    std::atomic<std::uint64_t> last_{0}, batch_{0};
-    std::atomic<int> thin_{0};
+    std::atomic<std::uint64_t> last_{0};
+    std::atomic<std::int64_t> looked_{0};
+    std::atomic<int> pauses_{0};
 };
 
 /// How many threads of this process are about to sleep or asleep: generation of the process << 32 |
