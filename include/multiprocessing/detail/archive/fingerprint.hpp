@@ -56,7 +56,7 @@ constexpr std::size_t arguments_at(std::string_view name) {
 
 /// Writes a compiler's name without what only one compiler says.
 template <class Sink>
-constexpr void write_normalized(Sink& sink, std::string_view name) {
+constexpr void write_normalized(Sink&& sink, std::string_view name) {
     constexpr std::string_view dropped[] = {"__cxx11::", "__1::", "_V2::"};
     constexpr std::string_view unnamed[] = {"{anonymous}", "(anonymous namespace)"};
     while (!name.empty()) {
@@ -101,7 +101,7 @@ inline constexpr bool unsaid<std::equal_to<T>> = !std::is_void_v<T>;
 template <class... Ts, class Sink>
 constexpr void write_names(Sink& sink, bool may_be_unsaid) {
     bool first = true;
-    const auto one = [&]<class T>(std::type_identity<T>) {
+    [[maybe_unused]] const auto one = [&]<class T>(std::type_identity<T>) {
         if (may_be_unsaid && unsaid<T>) return;
         if (!first) sink(", ");
         first = false;
