@@ -31,6 +31,7 @@
 #include <multiprocessing/detail/process/cpu_count.hpp>
 #include <multiprocessing/detail/process/limits.hpp>
 #include <multiprocessing/detail/process/logging.hpp>
+#include <multiprocessing/detail/process/process_ref.hpp>
 #include <multiprocessing/detail/process/state.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -237,5 +238,16 @@ private:
     std::function<void()> target_;                  // empty: nothing to call, or called
     bool closed_ = false;
 };
+
+/// Processors that this process may use, at least 1: the affinity mask counts, and so do the quotas
+/// of its cgroups (versions 1 and 2), rounded up. Python's counts the machine's.
+inline unsigned cpu_count() { return detail::usable_cpus(); }
+
+/// From now on this process and its later children report on stderr what they do, in Python's
+/// format: "[INFO/Process-1] child process calling run()". Silent without it.
+inline void log_to_stderr(LogLevel level = LogLevel::info) {
+    detail::process_state::get().log_level.store(static_cast<int>(level),
+                                                 std::memory_order_relaxed);  // a switch
+}
 
 }  // namespace multiprocessing

@@ -16,6 +16,7 @@
 ///   a handler of its own before it runs user code. The newest runs first, so what the child
 ///   registers later runs, then ours, which leaves by _exit.
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
@@ -24,6 +25,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <typeinfo>
@@ -38,6 +40,7 @@
 #include <sys/single_threaded.h>
 #endif
 
+#include <multiprocessing/detail/platform/cgroup.hpp>
 #include <multiprocessing/detail/process/arguments.hpp>
 #include <multiprocessing/detail/process/child_process.hpp>
 #include <multiprocessing/detail/process/limits.hpp>
@@ -70,7 +73,7 @@ inline void report_uncaught(const char* what) noexcept {
         const process_facts& self = process_state::get().self;
         const std::type_info* type = abi::__cxa_current_exception_type();
         std::string line = "Process " + self.name + " (pid " + std::to_string(self.pid) +
-                           "): uncaught " + (type ? type_name(*type) : "exception");
+                           "): uncaught " + (type ? demangled(*type) : "exception");
         if (what) line.append(": ").append(what);
         write_stderr(line + '\n');
     } catch (...) {  // out of memory
@@ -140,21 +143,30 @@ struct onset {
     run_and_exit(body);
 }
 
+/// Whether a process sleeps in the kernel; nothing where /proc is not mounted.
+inline std::optional<bool> is_asleep(pid_t pid) {
+    const std::string stat = read_small_file("/proc/" + std::to_string(pid) + "/stat");
+    const auto name_end = stat.rfind(") ");
+    if (name_end == std::string::npos) return std::nullopt;
+    return stat.compare(name_end + 2, 1, "S") == 0;
+}
+
 /// Waits until the child runs user code, was refused, or has ended.
-/// \return false if it is stuck in a lock for longer than `patience`
+/// \param patience  without /proc: so long a child may be silent before it counts as stuck
+/// \return false if it is stuck in a lock: nothing else puts it to sleep there
 inline bool await_onset(const child_process& child, duration patience) {
-    constexpr duration look = std::chrono::milliseconds(20);
     const futex_word& stage = child.slot().stage;
     deadline stuck = deadline::never();
-    for (;;) {
+    for (duration look = std::chrono::microseconds(250);; look = std::min(2 * look, patience)) {
         const auto now = stage.load(std::memory_order_acquire);  // (B)
         if (now > status_slot::probing) return true;
-        if (now == status_slot::probing) {
-            if (stuck.is_never()) stuck = deadline::after(patience);
-            if (stuck.passed()) return false;
-        }
-        futex_wait(stage, now, deadline::earlier(stuck, deadline::after(look)));
+        futex_wait(stage, now, deadline::after(look));
         if (wait_readable(child.sentinel(), deadline::at_once())) return true;
+        if (stage.load(std::memory_order_relaxed) != status_slot::probing) continue;  // looks again
+        if (stuck.is_never()) stuck = deadline::after(patience);
+        if (is_asleep(child.born()).value_or(stuck.passed()) &&
+            stage.load(std::memory_order_relaxed) == status_slot::probing)  // a child forked anew
+            return false;                                                   // is no harm
     }
 }
 
@@ -193,7 +205,8 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
     const bool threads = true;
 #endif
     onset how{threads || child->daemon || has_limits(child->limits), threads};
-    duration patience = std::chrono::milliseconds(2);
+    duration patience = std::chrono::milliseconds(20);
+    deadline loader_matters = deadline::after(std::chrono::milliseconds(500));
     for (;;) {
         flush_streams();
         const pid_t pid = ::fork();
@@ -203,8 +216,8 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
         if (!how.watched || await_onset(*child, patience)) break;
         child->disown();
         // Somebody is in dlopen for a second: most children never need that lock.
-        how.with_loader = how.with_loader && patience < std::chrono::milliseconds(500);
-        patience *= 2;
+        how.with_loader = how.with_loader && !loader_matters.passed();
+        patience = std::min<duration>(2 * patience, std::chrono::seconds(1));
     }
     const status_slot& slot = child->slot();
     if (how.watched && slot.stage.load(std::memory_order_acquire) == status_slot::refused) {  // (B)

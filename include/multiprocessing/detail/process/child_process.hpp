@@ -136,6 +136,7 @@ public:
     // --- for launch()
 
     status_slot& slot() const noexcept { return *slot_; }
+    pid_t born() const noexcept { return born_; }
 
     /// Before the fork: a slot, and a place in the table of children.
     void enroll() {

@@ -43,7 +43,7 @@ struct process_facts {
 /// forks or waits is called under it.
 struct MP_EXPORT process_state_1 {
     process_facts self;                   // tables; name, pid and daemon are fixed since the start
-    std::optional<process_facts> parent;  // nothing in the first process; fixed
+    std::optional<process_facts> parent;  // nothing where no Process made this one; fixed
     std::string path;                     // "1:2" in "Process-1:2", "" in the first; fixed
     status_slot* slot = nullptr;          // where to leave the exit code; only in a child of ours
     bool is_child = false;                // a child of ours, or a raw fork below one; fixed
@@ -74,6 +74,7 @@ private:
     void forked() noexcept {
         self.pid = this_pid();
         slot = nullptr;
+        parent.reset();
         // Left in place, not taken apart: it lies in pages that are still the parent's too, and its
         // objects are its parent's business.
         new (&children) std::map<std::uint64_t, std::shared_ptr<child_process>>();
