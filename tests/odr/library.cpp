@@ -2,6 +2,6 @@
 
 #include "parts.hpp"
 
-#include <multiprocessing/multiprocessing.hpp>
-
 void library_throws() { throw multiprocessing::QueueEmpty("from the library"); }
+
+bool library_works(text_queue& queue) { return part_works(queue, "of-library"); }

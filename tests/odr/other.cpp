@@ -2,6 +2,6 @@
 
 #include "parts.hpp"
 
-#include <multiprocessing/multiprocessing.hpp>
+void other_unit_throws() { throw multiprocessing::QueueEmpty("from the other"); }
 
-void other_unit_throws() { throw multiprocessing::QueueEmpty("from the other unit"); }
+bool other_unit_works(text_queue& queue) { return part_works(queue, "of-other"); }

@@ -2,6 +2,6 @@
 
 #include "parts.hpp"
 
-#include <multiprocessing/multiprocessing.hpp>
-
 void plugin_throws() { throw multiprocessing::QueueEmpty("from the plugin"); }
+
+bool plugin_works(text_queue& queue) { return part_works(queue, "of-plugin"); }

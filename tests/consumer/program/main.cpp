@@ -2,20 +2,18 @@
 //
 // A user's program of two translation units.
 
+#include <chrono>
 #include <cstdio>
+#include <string>
 
-#include <multiprocessing/multiprocessing.hpp>
-
-namespace mp = multiprocessing;
-
-void fail_elsewhere();
+#include "job.hpp"
 
 int main() {
-    try {
-        fail_elsewhere();
-    } catch (const mp::Error& e) {
-        std::printf("%s: %s\n", mp::version.data(), e.what());
-        return 0;
-    }
-    return 1;
+    mp::Queue<job> results;
+    mp::Process worker([&] { work(results); });
+    worker.start();
+    const job done = results.get(std::chrono::seconds(20));
+    worker.join();
+    std::printf("multiprocessing %s: %s %d\n", mp::version.data(), done.name.c_str(), done.number);
+    return worker.exitcode() == 0 && done.number == 42 ? 0 : 1;
 }

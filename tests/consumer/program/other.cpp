@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 
-#include <multiprocessing/multiprocessing.hpp>
+#include "job.hpp"
 
-void fail_elsewhere() { throw multiprocessing::QueueEmpty("nothing in the queue"); }
+void work(mp::Queue<job>& results) { results.put({"the answer is", 42}); }
