@@ -6,18 +6,23 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <multiprocessing/process.hpp>
@@ -473,4 +478,125 @@ TEST_CASE("Queue: its memory is private to the user, sealed, and not in /dev/shm
         CHECK((info.st_mode & 0777) == 0600);
     }
     CHECK(found == 1);
+}
+
+TEST_CASE("Queue: a poller that was killed and not yet reaped stops nobody, root or not",
+          "[queue][bell]") {
+    // /proc of such a process belongs to root.
+    mp::Process outer([] {
+        if (::getuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) ::_exit(2);
+        ::prctl(PR_SET_DUMPABLE, 1);
+        mp::Queue<int> q, armed;
+        const pid_t poller = ::fork();  // not reaped until the end
+        if (poller == 0) {
+            q.fileno();
+            armed.put(1);
+            for (;;) ::pause();
+        }
+        armed.get();
+        ::kill(poller, SIGKILL);
+        siginfo_t info;
+        ::waitid(P_PID, static_cast<id_t>(poller), &info, WEXITED | WNOWAIT);
+        q.put(1);
+        if (q.get() != 1 || q.try_get()) ::_exit(3);
+        ::waitpid(poller, nullptr, 0);
+    });
+    outer.start();
+    outer.join();
+    CHECK(outer.exitcode() == 0);
+}
+
+TEST_CASE("Queue: a getter without descriptors left loses nothing to a bell", "[queue][bell]") {
+    mp::Queue<int> q, go;
+    mp::Process getter([&] {
+        go.get();
+        rlimit none{3, 3};
+        ::setrlimit(RLIMIT_NOFILE, &none);  // it has yet to open the poller's pipe
+        if (q.get() != 1 || q.get() != 2 || q.try_get()) ::_exit(2);
+    });
+    getter.start();
+    const int fd = q.fileno();
+    q.put(1);
+    q.put(2);
+    go.put(0);
+    getter.join();
+    CHECK(getter.exitcode() == 0);
+    CHECK(readable(fd));  // it could not drain the pipe: one look too many
+    CHECK(q.try_get() == std::nullopt);
+    CHECK_FALSE(readable(fd));
+}
+
+TEST_CASE("Queue: a putter that sees no /proc does not silence a poller", "[queue][bell]") {
+    if (::getuid() != 0) return;  // chroot
+    mp::Queue<int> q, go;
+    mp::Process putter([&] {
+        go.get();
+        if (::chroot("/sys") != 0) ::_exit(2);
+        try {
+            q.put(1);
+            ::_exit(3);
+        } catch (const mp::OsError&) {  // nothing is put that the poller would not hear of
+        }
+    });
+    putter.start();
+    const int fd = q.fileno();
+    go.put(1);
+    putter.join();
+    CHECK(putter.exitcode() == 0);
+    CHECK(q.empty());
+    q.put(2);
+    CHECK(readable(fd));
+}
+
+TEST_CASE("Queue: a received queue stays off stdin, stdout and stderr", "[queue][handle]") {
+    mp::Queue<mp::Queue<int>> q;
+    mp::Process receiver([&] {
+        for (const int fd : {0, 1, 2}) ::close(fd);
+        mp::Queue<int> inner = q.get();
+        for (int i = 0; i < 100; ++i) std::fprintf(stderr, "all over the shared memory %d\n", i);
+        if (inner.get() != 5) ::_exit(2);
+    });
+    receiver.start();
+    mp::Queue<int> inner;
+    inner.put(5);
+    q.put(inner);
+    receiver.join();
+    CHECK(receiver.exitcode() == 0);
+}
+
+TEST_CASE("Queue: queues in messages that were not put leave nothing behind", "[queue][handle]") {
+    const test::no_leaks leaks;
+    mp::Queue<request> full(1);
+    full.put({0, mp::Queue<int>()});
+    for (int i = 0; i < 50; ++i) CHECK_FALSE(full.try_put({i, mp::Queue<int>()}));
+    CHECK(full.get().value == 0);
+}
+
+TEST_CASE("Queue: under a limit of file size that leaves it no room it can't be made",
+          "[queue][limits]") {
+    mp::Process p([] {
+        rlimit small{4096, 4096};
+        ::setrlimit(RLIMIT_FSIZE, &small);
+        try {
+            mp::Queue<int> q;
+            ::_exit(2);
+        } catch (const mp::OsError& e) {
+            ::_exit(e.code() == std::errc::file_too_large ? 0 : 3);
+        }
+    });
+    p.start();
+    p.join();
+    CHECK(p.exitcode() == 0);
+}
+
+TEST_CASE("Queue: close wakes a thread that polls", "[queue][bell][threads]") {
+    mp::Queue<int> q;
+    const int fd = q.fileno();
+    std::thread poller([&] {
+        pollfd one{fd, POLLIN, 0};
+        ::poll(&one, 1, -1);
+    });
+    q.close();
+    poller.join();
+    CHECK(readable(fd));
 }

@@ -72,7 +72,8 @@ public:
     /// in place, without the copy.
     /// If killed: an item already taken is lost; the queue stays whole for the others.
     /// \throws ClosedError as put(); SerializationError if the bytes are not a T, and what the
-    ///     item's own load function throws: that item is then gone
+    ///     item's own load function throws: that item is then gone. std::bad_alloc if there is no
+    ///     memory for the message: the item stays then, for a getter with more
     T get() { return *channel_.get(detail::deadline::never()); }
 
     /// \throws QueueEmpty when the timeout ends first; zero does not wait
@@ -96,7 +97,8 @@ public:
     std::size_t qsize() const { return static_cast<std::size_t>(channel_.ring().qsize()); }
 
     /// This process puts and gets no more, through any handle: ClosedError from any later call, and
-    /// from those that block now (half a second later at most). Other processes go on. Items stay.
+    /// from those that block now (half a second later at most); its fileno() becomes readable for
+    /// good. Other processes go on. Items stay.
     void close() { channel_.ring().close(); }
 
     /// A descriptor for poll, epoll and event loops, readable exactly while the queue is not empty,
@@ -130,9 +132,13 @@ protected:
 private:
     void put_until(const T& item, detail::deadline until) {
         if (!channel_.put(item, until))
-            throw QueueFull("put: the queue held " + std::to_string(channel_.ring().maxsize()) +
-                            " items, its maxsize, until the deadline; get some, wait longer, or "
-                            "make it larger");
+            throw QueueFull(channel_.ring().maxsize() == 0
+                                ? std::string("put: another process held the queue's lock until "
+                                              "the deadline; it may be stopped")
+                                : "put: the queue held " +
+                                      std::to_string(channel_.ring().maxsize()) +
+                                      " items, its maxsize, until the deadline; get some, wait "
+                                      "longer, or make it larger");
     }
     T get_until(detail::deadline until) {
         std::optional<T> item = channel_.get(until);

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <multiprocessing/detail/ring/ring.hpp>
@@ -85,6 +86,20 @@ std::uint64_t pages(Ring& ring) {
     return static_cast<std::uint64_t>(info.st_blocks) / 8 - ring.data_begin() / 4096;
 }
 template <class Ring>
+void fallocate_segment(Ring& ring, std::uint64_t index, int mode) {
+    if (::fallocate(ring.memory().file().fd(), mode,
+                    static_cast<off_t>(ring.data_begin() + index * segment), segment) != 0)
+        give_up("fallocate");
+}
+template <class Ring>
+void allocate_segment(Ring& ring, std::uint64_t index) {
+    fallocate_segment(ring, index, 0);
+}
+template <class Ring>
+void punch_segment(Ring& ring, std::uint64_t index) {
+    fallocate_segment(ring, index, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+}
+template <class Ring>
 std::uint64_t segments_in_use(Ring& ring) {
     ring.shared().put.seen = head(ring);  // nobody else uses it
     std::uint64_t count = 0;
@@ -127,10 +142,15 @@ struct killed_after_commit : detail::ring_steps {
 using ring_killed_before_commit = detail::basic_ring<segment, killed_before_commit>;
 using ring_killed_after_commit = detail::basic_ring<segment, killed_after_commit>;
 
+template <class Ring>
+detail::region_handle handle_of(Ring& ring) {
+    const auto& memory = ring.memory();
+    return {memory.header().id, memory.size(), ::getpid(), memory.file().fd()};
+}
 /// The same ring to a process in which commits kill.
 template <class Ring, class Other>
 std::shared_ptr<Ring> same_memory(Other& ring) {
-    const detail::region_handle handle = ring.memory().lend();
+    const detail::region_handle handle = detail::region_table::lend(ring);
     return std::make_shared<Ring>(
         detail::region::open(handle, detail::region_kind::message_ring, "a ring"));
 }

@@ -4,37 +4,12 @@
 /// \file
 /// Limits that a container or a service manager set for this process.
 
-#include <array>
-#include <charconv>
-#include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <multiprocessing/detail/platform/call.hpp>
-#include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/detail/platform/small_file.hpp>
 
 namespace multiprocessing::detail {
-
-/// The first 4 KiB of a small text file of the kernel; empty if there is none.
-inline std::string read_small_file(const std::string& path) {
-    unique_fd fd(retry([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }));
-    if (!fd) return {};
-    std::array<char, 4096> text;
-    const ssize_t size = retry([&] { return ::read(fd.get(), text.data(), text.size()); });
-    return size > 0 ? std::string(text.data(), static_cast<std::size_t>(size)) : std::string();
-}
-
-/// Leading digits of `text` as a number; nothing for "max" and the like.
-inline std::optional<std::uint64_t> leading_number(std::string_view text) {
-    std::uint64_t value = 0;
-    const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (result.ec != std::errc()) return std::nullopt;
-    return value;
-}
 
 /// Calls `look(directory, is_v2)` for each cgroup directory that holds this process in the given
 /// controller ("cpu", "memory"): version 1 and 2, from its own group up to the root.

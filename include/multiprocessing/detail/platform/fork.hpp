@@ -17,6 +17,8 @@
 
 namespace multiprocessing::detail {
 
+inline namespace abi_1 {  // what modules of a program share must be of one layout
+
 /// One in each process. Registered with pthread_atfork at its first use, never before main.
 /// vfork, _Fork and clone without exec run no hooks: not covered, documented.
 struct MP_EXPORT process_identity {
@@ -46,6 +48,8 @@ private:
         tables.unlock();
     }
 };
+
+}  // namespace abi_1
 
 /// The pid of this process: a load, not a system call.
 inline pid_t this_pid() { return process_identity::get().pid.load(std::memory_order_relaxed); }

@@ -4,7 +4,6 @@
 /// \file
 /// Anonymous shared files, in the form that Boost.Interprocess maps.
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -42,23 +41,6 @@ public:
     }
 
     int fd() const noexcept { return fd_.get(); }
-
-    /// Gives memory to [offset, offset + bytes). Refused, it leaves no half of it.
-    /// \return 0 or an errno value
-    int allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-        const int result = retry([&] {
-            return ::fallocate(fd(), 0, static_cast<off_t>(offset), static_cast<off_t>(bytes));
-        });
-        return result == 0 ? 0 : errno;
-    }
-
-    /// Takes the memory of [offset, offset + bytes) back; the bytes read as zero then.
-    void punch(std::uint64_t offset, std::uint64_t bytes) const noexcept {
-        retry([&] {
-            return ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                               static_cast<off_t>(offset), static_cast<off_t>(bytes));
-        });
-    }
 
     /// What boost::interprocess::mapped_region asks of a memory mappable.
     boost::interprocess::mapping_handle_t get_mapping_handle() const noexcept {

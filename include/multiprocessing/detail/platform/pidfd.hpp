@@ -8,6 +8,8 @@
 #include <csignal>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include <sys/ioctl.h>
@@ -16,6 +18,9 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/detail/platform/small_file.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 
 namespace multiprocessing::detail {
@@ -71,6 +76,23 @@ inline std::optional<int> exit_info(const unique_fd& pidfd) noexcept {
         return std::nullopt;
     const int status = info.exit_code;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/// When a process started, in clock ticks since boot: with its pid, its name for all time. 0 if
+/// there is no such process, or no /proc.
+inline std::uint64_t start_time(pid_t pid) {
+    const std::string stat = read_small_file("/proc/" + std::to_string(pid) + "/stat");
+    std::size_t at = stat.rfind(')');  // the 2nd field, which may hold anything; this is the 22nd
+    for (int field = 2; field < 22 && at != stat.npos; ++field) at = stat.find(' ', at + 1);
+    if (at == stat.npos) return 0;
+    return leading_number(std::string_view(stat).substr(at + 1)).value_or(0);
+}
+
+/// Whether the process that was named so has ended, reaped or not.
+inline bool is_gone(pid_t pid, std::uint64_t started) {
+    const unique_fd pidfd = open_pidfd(pid);
+    // Opened first: what is compared then is what the descriptor names.
+    return !pidfd || start_time(pid) != started || wait_readable(pidfd.get(), deadline::at_once());
 }
 
 }  // namespace multiprocessing::detail

@@ -41,9 +41,8 @@ private:
 /// closed its standard streams: printf would write into it, and a child has /dev/null for its 0.
 inline unique_fd off_stdio(unique_fd fd) {
     if (fd.get() > STDERR_FILENO || !fd) return fd;
-    return unique_fd(call("fcntl(F_DUPFD_CLOEXEC)", [&] {
-        return ::fcntl(fd.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    }));
+    return unique_fd(call("fcntl(F_DUPFD_CLOEXEC)",
+                          [&] { return ::fcntl(fd.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1); }));
 }
 
 }  // namespace multiprocessing::detail

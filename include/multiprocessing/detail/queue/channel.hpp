@@ -17,6 +17,7 @@
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/sendable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/queue/loans.hpp>
 #include <multiprocessing/detail/queue/receive_buffer.hpp>
 #include <multiprocessing/detail/ring/ring.hpp>
 
@@ -41,8 +42,11 @@ public:
     message_ring& ring() const noexcept { return *ring_; }
 
     bool put(const T& value, deadline until) const {
+        loans in_message;
         const encoded message = encode(value);
-        return ring_->put(message.pieces(), fingerprint<T>(), until);
+        const bool sent = ring_->put(message.pieces(), fingerprint<T>(), until);
+        if (sent) in_message.sent();
+        return sent;
     }
 
     std::optional<T> get(deadline until) const {
@@ -73,7 +77,7 @@ public:
     /// As bytes of a message.
     template <class Archive>
     void save(Archive& archive) const {
-        region_handle handle = ring_->memory().lend();
+        region_handle handle = loans::lend(*ring_);
         archive(handle.id[0], handle.id[1], handle.size, handle.pid, handle.fd);
     }
     /// \param what  "a Queue"

@@ -49,8 +49,9 @@
 ///          K9  one outside the room: nothing stays
 ///     shrink K10  between top, punch and limit: punched again
 ///     done K11  as put: the commit wakes, or nothing happened
-/// A process that is stopped while it waits costs the others look_again (500 ms), once; one stopped
-/// while it copies holds its side until it goes on or is killed, and timed calls end in time.
+/// A process that is stopped while it waits holds the room: while it is stopped, each message may
+/// wait up to look_again (500 ms) for a getter that looks himself. One stopped while it copies
+/// holds its side until it goes on or is killed, and timed calls end in time.
 
 #include <atomic>
 #include <cstddef>
@@ -95,6 +96,7 @@ struct ring_side {
 struct ring_bell {
     std::atomic<std::uint64_t> id;  // 0: a free entry; written last
     std::uint64_t inode;            // of the pipe, since pids and descriptors are used again
+    std::uint64_t started;          // when the process did
     std::int32_t pid;
     std::int32_t fd;
     std::atomic<std::uint32_t> rung;  // bell_state
@@ -124,6 +126,6 @@ static_assert(std::is_standard_layout_v<ring_shared> && alignof(ring_shared) == 
 static_assert(offsetof(ring_side, committed) == line_pair && sizeof(ring_side) == 3 * line_pair);
 static_assert(offsetof(ring_shared, get) == 3 * line_pair &&
               offsetof(ring_shared, done_lock) == 6 * line_pair);
-static_assert(sizeof(ring_bell) == 32);
+static_assert(sizeof(ring_bell) == 40);
 
 }  // namespace multiprocessing::detail

@@ -62,7 +62,6 @@ class basic_ring {
 
 public:
     static constexpr std::uint64_t segment_size = SegmentSize;
-    static constexpr std::uint64_t ahead = 1024;      // bytes, of the prefetch
     static constexpr std::uint32_t kept_segments = 4;  // never given back: the warm window
 
     /// \param name  shown in /proc/<pid>/maps
@@ -71,6 +70,10 @@ public:
     static std::shared_ptr<basic_ring> create(const char* name, ring_limits limits = {},
                                               std::uint64_t type = 0, std::uint64_t segments = 0) {
         if (segments == 0) segments = largest_region() / SegmentSize;
+        if (segments < kept_segments)
+            throw_os_error(EFBIG, "making a queue: RLIMIT_FSIZE (Limits::file_size) of " +
+                                      std::to_string(largest_region()) +
+                                      " bytes leaves no room for its shared file");
         region made = region::create(name, region_kind::message_ring, type,
                                      data_offset(segments) + segments * SegmentSize);
         ring_shared& shared = shared_of(made);
@@ -89,13 +92,11 @@ public:
     }
 
     explicit basic_ring(region memory)
-        : memory_(std::move(memory)),
-          shared_(&shared_of(memory_)),
-          segments_(shared_->segments),
-          map_mask_(map_size(segments_) - 1) {
+        : memory_(std::move(memory)), shared_(&shared_of(memory_)), segments_(shared_->segments) {
         if (segments_ < kept_segments || segments_ > memory_.size() / SegmentSize ||
             data_offset(segments_) + segments_ * SegmentSize != memory_.size())
             throw Error("the shared memory of this queue is damaged (its size)");
+        map_mask_ = map_size(segments_) - 1;
         map_ = reinterpret_cast<std::uint32_t*>(memory_.data() + map_offset);
         laid_ = reinterpret_cast<std::uint64_t*>(memory_.data() + laid_offset(segments_));
         data_ = memory_.data() + data_offset(segments_);
@@ -105,12 +106,13 @@ public:
 
     region& memory() noexcept { return memory_; }
 
-    /// Before the last handle of this process goes.
+    /// Before the last handle of this process goes. Waits for a putter's copy, `patience` at most.
     void detach() noexcept {
+        if (!bells_.ever_armed()) return;
         try {
-            held lock;  // also against another thread in fileno()
-            if (lock.try_lock(shared_->put.lock)) bells_.disarm(*shared_);
-        } catch (...) {  // the bell stays in the table until that is full
+            const held lock(shared_->put.lock, deadline::at_once(), patience);
+            if (lock) bells_.disarm(*shared_);
+        } catch (...) {  // the bell stays in the table until somebody finds it out
         }
     }
 
@@ -225,14 +227,18 @@ public:
     }
 
     /// For this process: ClosedError from any later call and, within look_again, from those that
-    /// wait. Does not wait for them.
+    /// wait. Makes its bell readable for good. Returns once all who sleep have been told.
     void close() {
         closed_.store(true, std::memory_order_seq_cst);  // see sleeper_count
         detach();
-        while (sleepers_.any()) {  // one that looked at the flag before may be about to sleep
+        // One that looked at the flag before may be about to sleep: again until nobody is left.
+        for (int round = 0; sleepers_.any(); ++round) {
             for (gate* g : {&shared_->put.committed, &shared_->get.committed, &shared_->done})
                 futex_wake(g->word, wake_all);
-            ::sched_yield();
+            if (round < 16)
+                ::sched_yield();
+            else
+                futex_wait(futex_word(0), 0, deadline::after(std::chrono::milliseconds(1)));
         }
     }
 
@@ -261,6 +267,8 @@ public:
     duration patience = look_again;
 
 private:
+    static constexpr std::uint64_t ahead = 1024;  // how far the putter prefetches, in bytes
+
     // ---- layout
 
     static constexpr std::uint64_t round_up(std::uint64_t bytes, std::uint64_t to) noexcept {
@@ -439,7 +447,7 @@ private:
         const std::uint32_t top = shared_->top.load(std::memory_order_relaxed);
         if (Steps::marks_growth && shared_->limit.load(std::memory_order_relaxed) <= top)
             shared_->limit.store(top + 1, std::memory_order_release);  // K3
-        if (const int refused = memory_.file().allocate(file_offset(top), SegmentSize))
+        if (const int refused = memory_.allocate(file_offset(top), SegmentSize))
             throw_os_error(refused, "growing a queue by " + std::to_string(SegmentSize) + " bytes" +
                                         unread(tail));
         if (!Steps::marks_growth) shared_->limit.store(top + 1, std::memory_order_release);
@@ -459,14 +467,15 @@ private:
                 return false;
             shared_->top.store(--top, std::memory_order_release);
         }
-        memory_.file().punch(file_offset(top), (limit - top) * SegmentSize);
+        memory_.punch(file_offset(top), (limit - top) * SegmentSize);
         shared_->limit.store(top, std::memory_order_release);  // K10
         return true;
     }
 
-    /// By a getter that waited in vain.
-    void give_back_all() {
-        for (bool more = true; more;) {
+    /// By a getter that waited in vain: one segment a hold, until something else is to be done.
+    template <class Enough>
+    void give_back_all(Enough enough) {
+        for (bool more = true; more && !enough() && !closed_.load(std::memory_order_acquire);) {
             held lock;
             if (!lock.try_lock(shared_->put.lock)) return;
             shared_->put.seen = shared_->get.committed.read().at;
@@ -506,7 +515,7 @@ private:
             const deadline soon = deadline::after(patience);
             if (soon < until) {
                 if (sleep(other, now.word, soon)) return leave(room);
-                give_back_all();  // nothing came for a while
+                give_back_all([&] { return !blocked(other.read().at) || until.passed(); });
                 now = other.read();
                 if (!blocked(now.at)) return true;
             }
@@ -538,7 +547,7 @@ private:
 
     region memory_;
     ring_shared* shared_;
-    std::uint64_t segments_, map_mask_;
+    std::uint64_t segments_, map_mask_ = 0;
     std::uint32_t* map_ = nullptr;
     std::uint64_t* laid_ = nullptr;
     std::byte* data_ = nullptr;

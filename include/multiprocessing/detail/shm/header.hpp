@@ -30,8 +30,9 @@ using region_id = std::array<std::uint64_t, 2>;
 ///     60 opened          handles of it that were received
 /// Writers  all but the last two: the maker, before anybody else sees the region. lent, opened:
 ///          anyone, by atomic addition.
-/// K1  killed between lending and the delivery of the handle: lent stays ahead of opened, and the
-///     lender keeps the region's file a while longer than needed (region_table). Nothing else.
+/// K1  killed between lending and the delivery of the handle, or a message lost with its receiver:
+///     lent stays ahead of opened, and a lender that lets go of the region keeps its file until it
+///     ends or has lent many others (region_table). Nothing else.
 struct region_header {
     static constexpr std::uint64_t right_magic = 0x6e6f69676572706d;
     static constexpr std::uint32_t right_version = 1;

@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <boost/interprocess/exceptions.hpp>
@@ -25,6 +26,7 @@
 #include <multiprocessing/detail/platform/cgroup.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/memfd.hpp>
+#include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/shm/header.hpp>
 
 namespace multiprocessing::detail {
@@ -37,9 +39,8 @@ struct region_handle {
     std::int32_t fd;   // under this number
 };
 
-/// Bytes that a growing region may reach at most: half of the memory that this process may use
-/// (RAM or a cgroup's limit), no more than 64 GiB. The file is sparse: this is address space.
-inline std::uint64_t largest_region() {
+/// Half of the memory that this process may use (RAM or a cgroup's limit), no more than 64 GiB.
+inline std::uint64_t half_of_memory() {
     static constexpr std::uint64_t least = std::uint64_t{64} << 20, most = std::uint64_t{64} << 30;
     static std::atomic<std::uint64_t> known{0};  // any thread finds the same
     std::uint64_t bytes = known.load(std::memory_order_relaxed);
@@ -54,6 +55,16 @@ inline std::uint64_t largest_region() {
     bytes = std::clamp(bytes / 2, least, most);
     known.store(bytes, std::memory_order_relaxed);
     return bytes;
+}
+
+/// Bytes that a growing region may reach at most. The file is sparse: this is address space. It
+/// counts for RLIMIT_FSIZE all the same, with SIGXFSZ for those who don't look first.
+inline std::uint64_t largest_region() {
+    static constexpr std::uint64_t headers = std::uint64_t{4} << 20;
+    rlimit files{};
+    ::getrlimit(RLIMIT_FSIZE, &files);
+    const std::uint64_t most = files.rlim_cur < headers ? 0 : files.rlim_cur - headers;
+    return std::min<std::uint64_t>(half_of_memory(), most);
 }
 
 /// Owns the mapping and the file. Movable; the mapped bytes stay where they are.
@@ -86,18 +97,24 @@ public:
     static region open(const region_handle& handle, region_kind kind, const char* what) {
         const std::string path =
             "/proc/" + std::to_string(handle.pid) + "/fd/" + std::to_string(handle.fd);
-        unique_fd fd(retry(
-            [&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); }));
+        struct stat info;  // looked at first: opening may have effects on what is no such file
+        unique_fd fd;
+        if (retry([&] { return ::stat(path.c_str(), &info); }) == 0 && S_ISREG(info.st_mode))
+            fd = off_stdio(unique_fd(retry(
+                [&] { return ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); })));
+        const int refused = fd ? 0 : errno;
         const std::string receiving =
             std::string("receiving ") + what + " from process " + std::to_string(handle.pid) + ": ";
-        if (!fd && (errno == EACCES || errno == EPERM))
+        if (refused == EMFILE || refused == ENFILE || refused == ENOMEM)
+            throw_os_error(refused, receiving + "opening " + path);
+        // That of a process that was killed and not yet reaped belongs to root: EACCES, too.
+        if ((refused == EACCES || refused == EPERM) && !is_gone(handle.pid, start_time(handle.pid)))
             throw Error(receiving + "the kernel does not let this process open " + path +
                         " (another user, or the sender is not dumpable or has more capabilities); "
                         "make the object before the fork instead");
         if (!fd && ::access("/proc/self/fd", X_OK) != 0)
             throw Error(receiving + "/proc is not mounted here, so " + path +
                         " cannot be opened; make the object before the fork instead");
-        struct stat info;
         const bool right = fd && ::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode) &&
                            static_cast<std::uint64_t>(info.st_size) == handle.size &&
                            handle.size >= sizeof(region_header) && sealed(fd.get());
@@ -126,10 +143,29 @@ public:
     region_header& header() const noexcept { return *reinterpret_cast<region_header*>(data()); }
     const memfd& file() const noexcept { return file_; }
 
-    /// A handle for one message; counted, see region_table.
-    region_handle lend() const {
+    /// Gives memory to [offset, offset + bytes) of the file.
+    /// \return 0 or an errno value
+    int allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+        struct stat now;  // a host that closes all descriptors may have opened a file of its own
+        if (::fstat(file_.fd(), &now) != 0 || now.st_ino != inode_) return EBADF;
+        const int result = retry([&] {
+            return ::fallocate(file_.fd(), 0, static_cast<off_t>(offset),
+                               static_cast<off_t>(bytes));
+        });
+        return result == 0 ? 0 : errno;
+    }
+    /// Takes the memory of [offset, offset + bytes) back; the bytes read as zero then.
+    void punch(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+        retry([&] { return ::madvise(data() + offset, bytes, MADV_REMOVE); });
+    }
+
+    /// For a message; region_table counts it.
+    region_handle handle() const noexcept { return {header().id, size(), this_pid(), file_.fd()}; }
+    void note_lent() const noexcept {
         header().lent.fetch_add(1, std::memory_order_relaxed);  // a count; nothing crosses with it
-        return {header().id, size(), this_pid(), file_.fd()};
+    }
+    void note_not_lent() const noexcept {
+        header().lent.fetch_sub(1, std::memory_order_relaxed);  // as above
     }
     void note_opened() const noexcept {
         header().opened.fetch_add(1, std::memory_order_relaxed);  // as above
@@ -160,9 +196,13 @@ private:
                            "mapping " + std::to_string(bytes) + " bytes of shared memory");
         }
         ::madvise(mapping_->get_address(), mapping_->get_size(), MADV_DONTDUMP);  // or be it dumped
+        struct stat info;
+        call("fstat of a memfd", [&] { return ::fstat(file_.fd(), &info); });
+        inode_ = info.st_ino;
     }
 
     memfd file_;
+    std::uint64_t inode_ = 0;
     std::unique_ptr<boost::interprocess::mapped_region> mapping_;
 };
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <list>
 #include <map>
 #include <memory>
@@ -14,6 +15,7 @@
 #include <string>
 #include <utility>
 
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <multiprocessing/detail/platform/fork.hpp>
@@ -21,19 +23,24 @@
 
 namespace multiprocessing::detail {
 
+inline namespace abi_1 {
+
 /// One in each process; guarded by process_identity::tables, so a forked child has it whole.
 ///
 /// An Object is this process's side of a region: constructed from a region, with `memory()`, and
 /// `detach()`, its last use of that. There is one for each region, shared by all handles here.
-/// Loan: a region with `lent > opened` when its last object here goes is kept in `lent_`, since a
-/// message may name this process's descriptor; swept at each further use. At most 1,024 are kept,
-/// and at most a quarter of the descriptors that this process may have: then the oldest goes.
+/// Loan: a region that this process lent, with `lent > opened`, when its last object here goes, is
+/// kept in `lent_`, since a message may name this process's descriptor; swept at each further use.
+/// At most 1,024 are kept, and at most a quarter of the descriptors that this process may have:
+/// then the oldest goes. A forked child keeps none: they name its parent's descriptors.
 class MP_EXPORT region_table {
 public:
     /// Makes a newly created region known.
     template <class Object>
     static std::shared_ptr<Object> add(region made) {
+        std::list<region> dropped;  // unmapped after the lock is released
         const std::lock_guard lock(process_identity::get().tables);
+        dropped = get().sweep();
         return get().insert<Object>(std::move(made));
     }
 
@@ -41,80 +48,145 @@ public:
     template <class Object>
     static std::shared_ptr<Object> open(const region_handle& handle, region_kind kind,
                                         const char* what) {
-        std::list<region> dropped;  // unmapped after the lock is released
+        for (int round = 0;; ++round) {
+            std::list<region> dropped;
+            std::unique_lock lock(process_identity::get().tables);
+            region_table& table = get();
+            dropped = table.sweep();
+            if (const auto found = table.known_.find(handle.id); found != table.known_.end()) {
+                check(found->second.kind, kind, what);
+                if (auto object = found->second.object.lock()) {
+                    auto mine = std::static_pointer_cast<Object>(std::move(object));
+                    mine->memory().note_opened();
+                    return mine;
+                }
+                // Another thread drops the last handle and waits for the lock: let it, since what
+                // it lends may be all that is left. (None, if this process was forked just then.)
+                if (round < 100) {
+                    lock.unlock();
+                    ::sched_yield();
+                    continue;
+                }
+            }
+            for (auto it = table.lent_.begin(); it != table.lent_.end(); ++it)
+                if (it->header().id == handle.id) {
+                    check(it->header().kind, kind, what);
+                    region back = std::move(*it);
+                    table.lent_.erase(it);
+                    auto object = table.insert<Object>(std::move(back));
+                    object->memory().note_opened();
+                    return object;
+                }
+            auto object = table.insert<Object>(region::open(handle, kind, what));
+            object->memory().note_opened();
+            return object;
+        }
+    }
+
+    /// A handle for one message, counted.
+    template <class Object>
+    static region_handle lend(Object& object) {
+        const std::lock_guard lock(process_identity::get().tables);
+        region& memory = object.memory();
+        if (const auto found = get().known_.find(memory.header().id); found != get().known_.end())
+            found->second.lender = this_generation();
+        memory.note_lent();
+        return memory.handle();
+    }
+
+    /// That message was not sent.
+    static void take_back(const region_id& id) {
+        std::list<region> dropped;
         const std::lock_guard lock(process_identity::get().tables);
         region_table& table = get();
+        if (const auto found = table.known_.find(id); found != table.known_.end())
+            if (const auto object = found->second.object.lock())
+                found->second.memory->note_not_lent();
+        for (region& memory : table.lent_)
+            if (memory.header().id == id) memory.note_not_lent();
         dropped = table.sweep();
-        if (const auto found = table.known_.find(handle.id); found != table.known_.end())
-            if (auto object = found->second.object.lock()) {
-                check(found->second.kind, kind, what);
-                auto mine = std::static_pointer_cast<Object>(std::move(object));
-                mine->memory().note_opened();
-                return mine;
-            }
-        for (auto it = table.lent_.begin(); it != table.lent_.end(); ++it)
-            if (it->header().id == handle.id) {
-                check(it->header().kind, kind, what);
-                region back = std::move(*it);
-                table.lent_.erase(it);
-                back.note_opened();
-                return table.insert<Object>(std::move(back));
-            }
-        region opened = region::open(handle, kind, what);
-        opened.note_opened();
-        return table.insert<Object>(std::move(opened));
     }
 
 private:
+    struct entry {
+        std::weak_ptr<void> object;
+        region* memory = nullptr;  // of the object, while that lives
+        region_kind kind{};
+        std::uint64_t lender = 0;  // the generation of the process that last lent it
+    };
+    /// Ends with the last handle.
+    template <class Object>
+    struct owner {
+        std::unique_ptr<Object> object;
+        owner() = default;
+        owner(const owner&) = delete;
+        owner& operator=(const owner&) = delete;
+        ~owner() {
+            if (object) drop(std::move(object));
+        }
+    };
+
+    static region_table& get() {  // never destroyed: static objects of the host may hold queues
+        static region_table& only = *new region_table;
+        return only;
+    }
+    static std::uint64_t this_generation() {
+        return process_identity::get().generation.load(std::memory_order_relaxed);
+    }
     static std::size_t most_lent() noexcept {
         rlimit descriptors{};
         ::getrlimit(RLIMIT_NOFILE, &descriptors);
         return std::min<std::size_t>(1024, descriptors.rlim_cur / 4);
     }
 
-    static region_table& get() {  // never destroyed: static objects of the host may hold queues
-        static region_table& only = *new region_table;
-        return only;
-    }
-
     template <class Object>
     std::shared_ptr<Object> insert(region memory) {
-        const region_id id = memory.header().id;
-        std::shared_ptr<Object> object(new Object(std::move(memory)),
-                                       [](Object* last) noexcept { drop(last); });
-        known_[id] = {object, object->memory().header().kind};
+        // What may fail comes first: an owner with an object would want the lock that is held.
+        const auto holder = std::make_shared<owner<Object>>();
+        auto made = std::make_unique<Object>(std::move(memory));
+        entry& known = known_[made->memory().header().id];
+        holder->object = std::move(made);
+        std::shared_ptr<Object> object(holder, holder->object.get());
+        known = {object, &object->memory(), object->memory().header().kind, 0};
         return object;
     }
 
     static void check(region_kind found, region_kind expected, const char* what) {
         if (found != expected)
             throw Error(std::string("receiving ") + what +
-                        ": the handle names another kind of "
-                        "object; the message is damaged");
+                        ": the handle names another kind of object; the message is damaged");
     }
 
     template <class Object>
-    static void drop(Object* last) noexcept {
-        std::list<region> dropped;
-        last->detach();
-        const std::unique_ptr<Object> owner(last);
+    static void drop(std::unique_ptr<Object> given) noexcept {
+        given->detach();
+        std::list<region> dropped;  // both go after the lock
+        const std::unique_ptr<Object> last = std::move(given);
         const std::lock_guard lock(process_identity::get().tables);
         region_table& table = get();
+        bool lent_here = false;
         const auto found = table.known_.find(last->memory().header().id);
-        if (found != table.known_.end() && found->second.object.expired())
+        if (found != table.known_.end() && found->second.object.expired()) {
+            lent_here = found->second.lender == this_generation();
             table.known_.erase(found);
-        dropped = table.sweep();
-        if (!last->memory().awaited()) return;
-        try {
-            table.lent_.push_back(std::move(last->memory()));
-        } catch (...) {  // no memory for the entry: the receiver gets an Error
         }
-        if (table.lent_.size() > most_lent())
-            dropped.splice(dropped.end(), table.lent_, table.lent_.begin());
+        dropped = table.sweep();
+        if (lent_here && last->memory().awaited()) {
+            try {
+                table.lent_.push_back(std::move(last->memory()));
+            } catch (...) {  // no memory for the entry: the receiver gets an Error
+            }
+            if (table.lent_.size() > most_lent())
+                dropped.splice(dropped.end(), table.lent_, table.lent_.begin());
+        }
     }
 
-    std::list<region> sweep() {
+    std::list<region> sweep() noexcept {
         std::list<region> arrived;
+        if (generation_ != this_generation()) {
+            generation_ = this_generation();
+            arrived.swap(lent_);
+        }
         for (auto it = lent_.begin(); it != lent_.end();) {
             const auto here = it++;
             if (!here->awaited()) arrived.splice(arrived.end(), lent_, here);
@@ -122,13 +194,10 @@ private:
         return arrived;
     }
 
-    struct entry {
-        std::weak_ptr<void> object;
-        region_kind kind;
-    };
-
     std::map<region_id, entry> known_;
     std::list<region> lent_;
+    std::uint64_t generation_ = this_generation();
 };
 
+}  // namespace abi_1
 }  // namespace multiprocessing::detail

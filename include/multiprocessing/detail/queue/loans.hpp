@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Handles in a message that may not be sent after all.
+
+#include <utility>
+#include <vector>
+
+#include <multiprocessing/detail/shm/region_table.hpp>
+
+namespace multiprocessing::detail {
+
+/// Lives while this thread encodes and sends a message: remembers the regions lent in it, and takes
+/// them back unless the message was sent.
+class loans {
+public:
+    loans() noexcept : outer_(std::exchange(innermost(), this)) {}
+    loans(const loans&) = delete;
+    loans& operator=(const loans&) = delete;
+    ~loans() {
+        innermost() = outer_;
+        for (const region_id& id : lent_) region_table::take_back(id);
+    }
+
+    void sent() noexcept { lent_.clear(); }
+
+    /// Lends for the message that this thread encodes.
+    template <class Object>
+    static region_handle lend(Object& object) {
+        const region_handle handle = region_table::lend(object);
+        if (loans* message = innermost()) message->lent_.push_back(handle.id);
+        return handle;
+    }
+
+private:
+    static loans*& innermost() noexcept {
+        static thread_local loans* of_this_thread = nullptr;
+        return of_this_thread;
+    }
+
+    loans* outer_;
+    std::vector<region_id> lent_;
+};
+
+}  // namespace multiprocessing::detail
