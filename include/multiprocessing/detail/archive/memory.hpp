@@ -119,7 +119,7 @@ void message_writer::put(const T& value) {
         standard_type<T>::put(*this, value);
     } else if constexpr (std::is_array_v<T>) {
         for (const auto& element : value) put(element);
-    } else if constexpr (functions_of<T> == own_functions::all || cereals_own<T>) {
+    } else if constexpr (out_functions<T> || cereals_own<T>) {
         const std::size_t before = size();
         nested([&] { archive().dispatch(value); });
         if (size() == before) number(std::uint8_t{0});  // I1
@@ -149,7 +149,7 @@ void message_reader::get(T& value) {
         standard_type<T>::get(*this, value);
     } else if constexpr (std::is_array_v<T>) {
         for (auto& element : value) get(element);
-    } else if constexpr (functions_of<T> == own_functions::all || cereals_own<T>) {
+    } else if constexpr (in_functions<T> || cereals_own<T>) {
         const std::byte* before = at_;
         nested([&] { archive().dispatch(value); });
         if (at_ == before) take(1);  // I1

@@ -66,22 +66,34 @@ concept complete = requires {
     sizeof(T);
 };
 
-/// How a class or union brings its own functions.
+template <class T>
+consteval bool has_out_functions() {
+    if constexpr (std::is_class_v<T> || std::is_union_v<T>)
+        return has_serialize<output_archive, T> || has_save<T> || has_save_minimal<T>;
+    else
+        return false;
+}
+template <class T>
+consteval bool has_in_functions() {
+    if constexpr (std::is_class_v<T> || std::is_union_v<T>)
+        return has_serialize<input_archive, T> || has_load<T> || has_save_minimal<T>;
+    else
+        return false;
+}
+/// Functions of the user, or of cereal, write or read a T.
+template <class T>
+inline constexpr bool out_functions = has_out_functions<T>();
+template <class T>
+inline constexpr bool in_functions = has_in_functions<T>();
+
 enum class own_functions { none, half, all };
 
 template <class T>
-consteval own_functions find_functions() {
-    if constexpr (!std::is_class_v<T> && !std::is_union_v<T>) {
-        return own_functions::none;
-    } else {
-        constexpr bool out = has_serialize<output_archive, T> || has_save<T> || has_save_minimal<T>;
-        constexpr bool in = has_serialize<input_archive, T> || has_load<T> || has_save_minimal<T>;
-        return out && in ? own_functions::all
-                         : (out || in ? own_functions::half : own_functions::none);
-    }
-}
-template <class T>
-inline constexpr own_functions functions_of = find_functions<T>();
+inline constexpr own_functions functions_of = out_functions<T>&& in_functions<T>
+                                                  ? own_functions::all
+                                                  : (out_functions<T> || in_functions<T>
+                                                         ? own_functions::half
+                                                         : own_functions::none);
 
 /// How many members, or one of aggregate_trouble, or this: not an aggregate to be taken apart.
 inline constexpr int not_an_aggregate = -10;
