@@ -19,36 +19,40 @@ namespace multiprocessing::detail {
 /// orders are relaxed: these are guesses, and any value will do.
 class spinner {
 public:
-    explicit spinner(duration most) : most_(most.count()), now_(most.count()) {}
+    explicit spinner(duration most) : most_(most.count()) {}
 
+    /// \param bytes  that the partner may be copying: that takes some 1/16 ns a byte, and to wake a
+    ///     sleeper takes as long as to copy a megabyte
     /// \return whether `ready()` came true
     template <class Ready>
-    bool operator()(Ready ready) {
-        std::int64_t limit = now_.load(relaxed);
-        if (limit == 0) {  // now and then another try
-            if (most_ == 0 || missed_.fetch_add(1, relaxed) % 32 != 0) return false;
-            limit = most_;
-        }
-        const std::int64_t end = deadline::clock() + limit;
-        do {
-            for (int i = 0; i < 4; ++i) {
-                if (ready()) {
-                    now_.store(most_, relaxed);
-                    return true;
+    bool operator()(std::uint64_t bytes, Ready ready) {
+        const unsigned misses = misses_.load(relaxed);
+        const bool tries = misses < given_up || misses % 32 == 0;  // now and then another one
+        const std::int64_t most = most_ + static_cast<std::int64_t>(std::min(bytes, largest) / 16);
+        if (tries && most_ != 0) {
+            const std::int64_t end =
+                deadline::clock() + (misses < given_up ? most >> misses : most);
+            do {
+                for (int i = 0; i < 4; ++i) {
+                    if (ready()) {
+                        misses_.store(0, relaxed);
+                        return true;
+                    }
+                    cpu_relax();
                 }
-                cpu_relax();
-            }
-        } while (deadline::clock() < end);
-        now_.store(limit / 2 < most_ / 16 ? 0 : limit / 2, relaxed);
+            } while (deadline::clock() < end);
+        }
+        misses_.store(misses + 1, relaxed);
         return false;
     }
 
 private:
     static constexpr auto relaxed = std::memory_order_relaxed;
+    static constexpr unsigned given_up = 5;  // misses; each spins half as long as the one before
+    static constexpr std::uint64_t largest = std::uint64_t{2} << 20;
 
     const std::int64_t most_;  // nanoseconds
-    std::atomic<std::int64_t> now_;
-    std::atomic<unsigned> missed_{1};
+    std::atomic<unsigned> misses_{0};
 };
 
 /// A getter that keeps up with a fast putter would look at the tail after every message or two, and
