@@ -124,7 +124,6 @@ scenarios put_scenarios(Lab& lab) {
         }
     };
     all.back().stride = 199;
-    all.back().limit = 2s;
     return all;
 }
 
@@ -441,8 +440,7 @@ scenarios shrink_scenarios(Lab& lab) {
                            backlog();
                            lab.die_holding(lab.q().shared().put.lock, [&] {
                                mpd::ring_shared& shared = lab.q().shared();
-                               lab.q().memory().file().allocate(lab.q().data_begin() + 7 * lab.S,
-                                                                lab.S);
+                               lab.q().memory().allocate(lab.q().data_begin() + 7 * lab.S, lab.S);
                                shared.limit = 8;
                                shared.top = 6;
                            });
@@ -482,8 +480,7 @@ scenarios recovery_scenarios(Lab& lab) {
                                lab.q().laid()[2] = 3;
                                const_cast<std::uint32_t*>(lab.q().map())[1] = 2;
                                lab.q().shared().limit = 3;
-                               lab.q().memory().file().allocate(lab.q().data_begin() + lab.S,
-                                                                lab.S);
+                               lab.q().memory().allocate(lab.q().data_begin() + lab.S, lab.S);
                            });
                        },
                    .operation = [&] { lab.put_ready(); },

@@ -46,6 +46,7 @@ struct ring_limits {
 /// The steps whose order the kill table relies on. Tests plant bugs by deriving from it.
 struct ring_steps {
     static constexpr bool copies_before_commit = true;
+    static constexpr bool rings_before_commit = true;
     static constexpr bool marks_skipped = true;
     static constexpr bool marks_growth = true;
     static constexpr bool keeps_room = true;
@@ -369,9 +370,13 @@ private:
         if (need <= ahead && at % SegmentSize + 2 * need + ahead <= SegmentSize)
             for (std::uint64_t i = 0; i < need; i += 64)
                 prefetch_to_write(begin + need + ahead + i);
-        if (shared_->bells_in_use.load(std::memory_order_relaxed) != 0)  // written under this lock
-            bells_.ring(*shared_);
+        const auto ring = [&] {
+            if (shared_->bells_in_use.load(std::memory_order_relaxed) != 0)  // under this lock
+                bells_.ring(*shared_);
+        };
+        if constexpr (Steps::rings_before_commit) ring();
         Steps::commit(shared_->put.committed, {at + need, tail.count + 1}, 1, [] { return false; });
+        if constexpr (!Steps::rings_before_commit) ring();
         if constexpr (!Steps::copies_before_commit) copy();
     }
 
