@@ -15,16 +15,21 @@
 /// for ever. Those of malloc, stdio, exit handlers and the loader are seen to; the program's own
 /// are not, so start processes before threads, or let children stay away from what threads use.
 
+#include <csignal>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/process/arguments.hpp>
+#include <multiprocessing/detail/process/async_child.hpp>
+#include <multiprocessing/detail/process/async_result.hpp>
 #include <multiprocessing/detail/process/auth_key.hpp>
 #include <multiprocessing/detail/process/child.hpp>
 #include <multiprocessing/detail/process/child_process.hpp>
@@ -47,6 +52,18 @@ struct ProcessOptions {
     Limits limits = {};
 };
 
+namespace detail {
+
+inline std::shared_ptr<child_process> make_child(ProcessOptions options) {
+    auto child = std::make_shared<child_process>();
+    if (!options.name.empty()) child->name = std::move(options.name);
+    if (options.daemon) child->daemon = *options.daemon;
+    child->limits = options.limits;
+    return child;
+}
+
+}  // namespace detail
+
 /// A function in a process of its own.
 ///
 /// Threads: one at a time may use an object, but join(), is_alive(), exitcode(), interrupt(),
@@ -58,11 +75,7 @@ public:
     /// For classes that override run().
     Process() : Process(ProcessOptions{}) {}
     /// For classes that override run().
-    explicit Process(ProcessOptions options) : child_(std::make_shared<detail::child_process>()) {
-        if (!options.name.empty()) child_->name = std::move(options.name);
-        if (options.daemon) child_->daemon = *options.daemon;
-        child_->limits = options.limits;
-    }
+    explicit Process(ProcessOptions options) : child_(detail::make_child(std::move(options))) {}
 
     /// Will call `callable(args...)` in the child. Both are copied or moved in now, and dropped in
     /// this process when start() returns. Handles (Queue, Lock...) reach the callable as lvalues,
@@ -238,6 +251,28 @@ private:
     std::function<void()> target_;                  // empty: nothing to call, or called
     bool closed_ = false;
 };
+
+/// Calls `callable(args...)` once, in a fresh child, which has a copy of everything: so any callable
+/// will do, [&] too, but what it changes stays in the child. Its result, or its exception, comes
+/// back; it must be Sendable. Arguments arrive as in Process.
+///
+/// To drop the AsyncResult does not end the call; at its exit the program waits for it, unless this
+/// process is a daemon. If the child is killed, or calls exit(), get() throws WorkerCrashed.
+/// \throws OsError if the kernel refuses the child or its shared memory
+template <class F, class... Args>
+auto async(ProcessOptions options, F&& callable, Args&&... args) {
+    using call = detail::packed_call<F, Args...>;
+    using result = std::remove_cvref_t<typename call::result>;
+    if constexpr (!std::is_void_v<result>) detail::check_sendable<result>();
+    call kept(std::in_place, std::forward<F>(callable), std::forward<Args>(args)...);
+    return AsyncResult<result>(std::make_shared<detail::async_child<result>>(
+        detail::make_child(std::move(options)), detail::source_name(typeid(std::decay_t<F>)), kept));
+}
+template <class F, class... Args>
+    requires(!std::is_same_v<ProcessOptions, std::remove_cvref_t<F>>)
+auto async(F&& callable, Args&&... args) {
+    return async(ProcessOptions{}, std::forward<F>(callable), std::forward<Args>(args)...);
+}
 
 /// Processors that this process may use, at least 1: the affinity mask counts, and so do the quotas
 /// of its cgroups (versions 1 and 2), rounded up. Python's counts the machine's.

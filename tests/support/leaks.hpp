@@ -74,9 +74,11 @@ public:
     no_leaks& operator=(const no_leaks&) = delete;
     ~no_leaks() {
         for (const auto& [fd, target] : open_descriptors())
-            if (!descriptors_.contains(fd)) FAIL_CHECK("descriptor left open: " << fd << ' ' << target);
+            if (!descriptors_.contains(fd))
+                FAIL_CHECK("descriptor left open: " << fd << ' ' << target);
         for (const auto& [fd, target] : descriptors_)
-            if (::fcntl(fd, F_GETFD) == -1) FAIL_CHECK("descriptor closed: " << fd << ' ' << target);
+            if (::fcntl(fd, F_GETFD) == -1)
+                FAIL_CHECK("descriptor closed: " << fd << ' ' << target);
         for (const int pid : children())
             if (!children_.contains(pid)) FAIL_CHECK("child left: " << pid);
         for (const std::string& name : shared_names())

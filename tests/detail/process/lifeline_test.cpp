@@ -23,10 +23,14 @@ using test::report;
 
 namespace {
 
-constexpr mp::ProcessOptions daemon_options{.daemon = true};
+const mp::ProcessOptions daemon_options{.daemon = true};
 
 void sleep_for_ever() {
     for (;;) ::pause();
+}
+
+[[noreturn]] void spin() {
+    for (volatile unsigned n = 0;;) n = n + 1;
 }
 
 /// Of processes that say their pid: to see them end without being their parent.
@@ -86,7 +90,7 @@ TEST_CASE("lifeline: daemons that block all signals, are stopped, or busy, end t
                 ::sigprocmask(SIG_BLOCK, &all, nullptr);
                 pids.line(::getpid());
                 if (i == 1) ::raise(SIGSTOP);
-                for (volatile unsigned n = 0; i == 2;) n = n + 1;
+                if (i == 2) spin();
                 sleep_for_ever();
             });
         for (auto& d : daemons) d.start();

@@ -44,7 +44,7 @@ template <class F, class... Args>
 using call_result_t = std::invoke_result_t<std::decay_t<F>, argument_t<std::decay_t<Args>>...>;
 
 /// A type as the compiler spells it in the source. Doesn't throw: at worst it is mangled.
-inline std::string demangled(const std::type_info& type) {
+inline std::string source_name(const std::type_info& type) {
     struct free_it {
         void operator()(char* text) const noexcept { ::free(text); }
     };

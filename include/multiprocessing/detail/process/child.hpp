@@ -73,7 +73,7 @@ inline void report_uncaught(const char* what) noexcept {
         const process_facts& self = process_state::get().self;
         const std::type_info* type = abi::__cxa_current_exception_type();
         std::string line = "Process " + self.name + " (pid " + std::to_string(self.pid) +
-                           "): uncaught " + (type ? demangled(*type) : "exception");
+                           "): uncaught " + (type ? source_name(*type) : "exception");
         if (what) line.append(": ").append(what);
         write_stderr(line + '\n');
     } catch (...) {  // out of memory
