@@ -297,7 +297,7 @@ private:
     bool repeats(long n) const {
         const auto i = static_cast<std::size_t>(n);
         return i > 0 && i + 1 < trace_.size() && trace_[i] == trace_[i - 1] &&
-               trace_[i] == trace_[i + 1] && n % 64 != 0;
+               trace_[i] == trace_[i + 1] && n % 256 != 0;
     }
 
     /// The cheapest way to instruction n: run to the k-th hit of an earlier address, then step.
