@@ -1,5 +1,5 @@
-// expect: multiprocessing: this type can't be sent because .*a class that can't be
-// default-constructed SPDX-License-Identifier: BSL-1.0
+// expect: multiprocessing: this type can't be sent because .*that can't be default-constructed
+// SPDX-License-Identifier: BSL-1.0
 #include <stdexcept>
 
 #include <multiprocessing/detail/archive/exception.hpp>
