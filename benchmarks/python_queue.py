@@ -30,7 +30,7 @@ def main():
     if kind == "record":
         item, bound = (1, 2, "three"), 4096
     elif kind == "array":
-        item, bound = array.array("d", bytes(8 << 20)), 4
+        item, bound = array.array("d", bytes(8 << 20)), 2
     else:
         item = bytes(int(sys.argv[2]))
         bound = max(4, min(4096, (4 << 20) // len(item)))

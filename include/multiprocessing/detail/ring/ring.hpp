@@ -537,6 +537,7 @@ private:
                 return true;
             ::sched_yield();
             if (!blocked(other.read().at)) return true;
+            spin_.sleeps();
             if (until.passed()) return false;
             if (!room.lock(mutex, deadline::earlier(until, deadline::after(patience)), patience))
                 return true;

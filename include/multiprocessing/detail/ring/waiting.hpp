@@ -17,6 +17,11 @@ namespace multiprocessing::detail {
 
 /// Spins for a partner that is about to act; gives up sooner when that did not pay lately. All
 /// orders are relaxed: these are guesses, and any value will do.
+///
+/// Two processes that have put each other to sleep (one was preempted for a moment) never meet
+/// again within a time that is shorter than a wake-up. So one that has given up tries a long spin
+/// now and then: after a few sleeps, but after many waits that a sched_yield ended, since then both
+/// share a core, where a spin only keeps the partner away.
 class spinner {
 public:
     explicit spinner(duration most) : most_(most.count()) {}
@@ -26,33 +31,44 @@ public:
     /// \return whether `ready()` came true
     template <class Ready>
     bool operator()(std::uint64_t bytes, Ready ready) {
-        const unsigned misses = misses_.load(relaxed);
-        const bool tries = misses < given_up || misses % 32 == 0;  // now and then another one
-        const std::int64_t most = most_ + static_cast<std::int64_t>(std::min(bytes, largest) / 16);
-        if (tries && most_ != 0) {
-            const std::int64_t end =
-                deadline::clock() + (misses < given_up ? most >> misses : most);
-            do {
-                for (int i = 0; i < 4; ++i) {
-                    if (ready()) {
-                        misses_.store(0, relaxed);
-                        return true;
-                    }
-                    cpu_relax();
-                }
-            } while (deadline::clock() < end);
+        if (most_ == 0) return false;
+        const int misses = misses_.load(relaxed);
+        const bool tries_again = misses >= next_try;
+        if (misses >= given_up && !tries_again) {
+            misses_.store(misses + 1, relaxed);
+            return false;
         }
-        misses_.store(misses + 1, relaxed);
+        const std::int64_t most = most_ + static_cast<std::int64_t>(std::min(bytes, largest) / 16);
+        const std::int64_t end =
+            deadline::clock() + (tries_again ? most + wake_up : most >> misses);
+        do {
+            for (int i = 0; i < 4; ++i) {
+                if (ready()) {
+                    misses_.store(0, relaxed);
+                    return true;
+                }
+                cpu_relax();
+            }
+        } while (deadline::clock() < end);
+        misses_.store(tries_again ? given_up : misses + 1, relaxed);
         return false;
+    }
+
+    /// The wait will end by a wake-up.
+    void sleeps() noexcept {
+        if (const int misses = misses_.load(relaxed); misses >= given_up)
+            misses_.store(misses + next_try / 8, relaxed);
     }
 
 private:
     static constexpr auto relaxed = std::memory_order_relaxed;
-    static constexpr unsigned given_up = 5;  // misses; each spins half as long as the one before
-    static constexpr std::uint64_t largest = std::uint64_t{2} << 20;
+    static constexpr int given_up = 5;  // misses; each spins half as long as the one before
+    static constexpr int next_try = 256;
+    static constexpr std::uint64_t largest = std::uint64_t{8} << 20;
+    static constexpr std::int64_t wake_up = 100'000;  // nanoseconds
 
     const std::int64_t most_;  // nanoseconds
-    std::atomic<unsigned> misses_{0};
+    std::atomic<int> misses_{0};
 };
 
 /// A getter that keeps up with a fast putter would look at the tail after every message or two, and
