@@ -35,6 +35,8 @@ double hot(std::size_t size, const bench::placement& place, double seconds) {
     std::vector<std::int64_t> times;
     times.reserve(1 << 22);
     start.wait_for(2);
+    there.put(message);  // ZeroMQ connects
+    back.get(message);
     const std::int64_t begin = bench::now();
     const std::int64_t end = begin + static_cast<std::int64_t>(seconds * 1e9);
     for (std::int64_t before = begin; message[0] == std::byte{0};) {
@@ -61,7 +63,7 @@ double asleep(std::size_t size, const bench::placement& place, double seconds) {
     const auto half = [&](Transport& in, Transport& out, bool first) {
         std::vector<std::byte> message(size);
         std::vector<std::int64_t> times;
-        const std::int64_t end = bench::now() + static_cast<std::int64_t>(seconds * 1e9);
+        std::int64_t end = INT64_MAX;
         for (stamped stamp{}; !stamp.last;) {
             const auto send = [&] {
                 bench::stay_busy(pause);
@@ -74,11 +76,12 @@ double asleep(std::size_t size, const bench::placement& place, double seconds) {
                 in.get(message);
                 const std::int64_t got = bench::now();
                 std::memcpy(&stamp, message.data(), sizeof stamp);
-                times.push_back(got - stamp.sent);
+                if (end != INT64_MAX) times.push_back(got - stamp.sent);
+                if (end == INT64_MAX) end = got + static_cast<std::int64_t>(seconds * 1e9);  // warm
             };
             first ? (send(), receive()) : (receive(), send());
         }
-        return bench::median(times);
+        return times.empty() ? 0 : bench::median(times);
     };
     bench::children other;
     other.start([&] {

@@ -367,7 +367,7 @@ private:
         if constexpr (Steps::copies_before_commit) copy();
         // The lines of a later message come over meanwhile: getters read them a lap ago, and the
         // commit would wait some 100 ns for each.
-        if (need <= ahead && at % SegmentSize + 2 * need + ahead <= SegmentSize)
+        if (need <= 2 * ahead && at % SegmentSize + 2 * need + ahead <= SegmentSize)
             for (std::uint64_t i = 0; i < need; i += 64)
                 prefetch_to_write(begin + need + ahead + i);
         const auto ring = [&] {
