@@ -23,6 +23,14 @@
 
 namespace test {
 
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool address_sanitizer = true;
+#elif defined(__has_feature)
+inline constexpr bool address_sanitizer = __has_feature(address_sanitizer);
+#else
+inline constexpr bool address_sanitizer = false;
+#endif
+
 /// Number and target of each open descriptor of this process.
 inline std::map<int, std::string> open_descriptors() {
     std::map<int, std::string> found;

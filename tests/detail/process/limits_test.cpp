@@ -20,15 +20,8 @@
 
 #include "support/catch.hpp"
 #include "support/child.hpp"
+#include "support/leaks.hpp"
 #include "support/reports.hpp"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define TEST_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define TEST_ASAN 1
-#endif
-#endif
 
 namespace mp = multiprocessing;
 
@@ -68,8 +61,8 @@ TEST_CASE("Limits::memory: private bytes beyond the inherited ones", "[process][
           }) == 0);
 }
 
-#ifndef TEST_ASAN  // its operator new aborts
 TEST_CASE("Limits::memory: an allocation beyond it is std::bad_alloc", "[process][limits]") {
+    if (test::address_sanitizer) return;  // its operator new aborts
     const std::string text = test::output_of(STDERR_FILENO, [] {
         CHECK(code_under({.memory = 64 * mebibyte}, [] {
                   std::vector<std::vector<char>> hoard;
@@ -78,7 +71,6 @@ TEST_CASE("Limits::memory: an allocation beyond it is std::bad_alloc", "[process
     });
     CHECK_THAT(text, Catch::Contains("uncaught std::bad_alloc"));
 }
-#endif
 
 TEST_CASE("Limits::cpu_time: SIGXCPU, and SIGKILL a second later", "[process][limits]") {
     const auto spin = [] {

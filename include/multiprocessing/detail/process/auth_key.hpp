@@ -9,7 +9,6 @@
 #include <memory>
 #include <span>
 #include <string_view>
-#include <utility>
 
 #include <string.h>
 #include <sys/random.h>
@@ -19,7 +18,8 @@
 
 namespace multiprocessing {
 
-/// A secret key. It can't be printed or serialized, and its bytes are wiped when it ends.
+/// A secret key. It can't be printed or serialized, and its bytes are wiped when its last
+/// copy ends.
 ///
 /// Each program makes one at random; children inherit it. Unlike Python's it is no `bytes`.
 class MP_EXPORT AuthKey {
@@ -36,28 +36,19 @@ public:
         return made;
     }
 
-    AuthKey(const AuthKey& other) : AuthKey(other.bytes_.get(), other.size_) {}
-    AuthKey(AuthKey&& other) noexcept
-        : size_(std::exchange(other.size_, 0)), bytes_(std::move(other.bytes_)) {}
-    AuthKey& operator=(AuthKey other) noexcept {
-        std::swap(size_, other.size_);
-        bytes_.swap(other.bytes_);
-        return *this;
-    }
-    ~AuthKey() {
-        if (bytes_) ::explicit_bzero(bytes_.get(), size_);
-    }
-
     /// For the code that talks to a peer. Don't log them.
-    std::span<const std::byte> bytes() const noexcept { return {bytes_.get(), size_}; }
+    std::span<const std::byte> bytes() const noexcept {
+        return key_ ? key_->bytes() : std::span<const std::byte>();
+    }
 
     /// The time it takes tells only whether the lengths differ.
     friend bool operator==(const AuthKey& a, const AuthKey& b) noexcept {
-        if (a.size_ != b.size_) return false;
+        const auto x = a.bytes(), y = b.bytes();
+        if (x.size() != y.size()) return false;
         volatile unsigned char difference = 0;
-        for (std::size_t i = 0; i < a.size_; ++i)
+        for (std::size_t i = 0; i < x.size(); ++i)
             difference = static_cast<unsigned char>(
-                difference | std::to_integer<unsigned char>(a.bytes_[i] ^ b.bytes_[i]));
+                difference | std::to_integer<unsigned char>(x[i] ^ y[i]));
         return difference == 0;
     }
 
@@ -67,13 +58,27 @@ public:
     void serialize(Archive&) = delete;  // a secret
 
 private:
-    AuthKey(const void* key, std::size_t size)
-        : size_(size), bytes_(std::make_unique<std::byte[]>(size)) {
-        if (size != 0) std::memcpy(bytes_.get(), key, size);
-    }
+    /// The bytes, wiped when the last copy of the key ends.
+    class secret {
+    public:
+        secret(const void* key, std::size_t size)
+            : size_(size), bytes_(std::make_unique<std::byte[]>(size)) {
+            if (size != 0) std::memcpy(bytes_.get(), key, size);
+        }
+        secret(const secret&) = delete;
+        secret& operator=(const secret&) = delete;
+        ~secret() { ::explicit_bzero(bytes_.get(), size_); }
 
-    std::size_t size_;
-    std::unique_ptr<std::byte[]> bytes_;
+        std::span<const std::byte> bytes() const noexcept { return {bytes_.get(), size_}; }
+
+    private:
+        std::size_t size_;
+        std::unique_ptr<std::byte[]> bytes_;
+    };
+
+    AuthKey(const void* key, std::size_t size) : key_(std::make_shared<secret>(key, size)) {}
+
+    std::shared_ptr<const secret> key_;  // null: moved from
 };
 
 }  // namespace multiprocessing

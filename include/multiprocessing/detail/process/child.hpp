@@ -36,10 +36,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#if __has_include(<sys/single_threaded.h>)
-#include <sys/single_threaded.h>
-#endif
-
 #include <multiprocessing/detail/platform/cgroup.hpp>
 #include <multiprocessing/detail/process/arguments.hpp>
 #include <multiprocessing/detail/process/child_process.hpp>
@@ -97,10 +93,13 @@ inline void report_uncaught(const char* what) noexcept {
     std::exit(code);
 }
 
-/// How the start of a child is watched, decided before the fork.
+/// What a child has to do at its start. The parent finds out, since that costs the child a copy or
+/// a mapping of each page that it touches.
 struct onset {
-    bool watched;      // the parent waits until the child runs
-    bool with_loader;  // the child tries the loader's locks as well
+    bool watched = false;      // the parent waits until the child runs
+    bool with_loader = false;  // the child tries the loader's locks as well
+    bool purges = false;       // streams may hold text of the parent
+    bool has_read = false;     // stdin too
 };
 
 /// The whole life of a child.
@@ -114,7 +113,7 @@ struct onset {
         ::__cxa_thread_atexit_impl([](void*) {}, nullptr, &process_state::get());
         ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 1; }, nullptr);
     }
-    purge_streams();
+    if (how.purges) purge_streams();
 
     process_state& state = process_state::get();
     state.parent = std::move(state.self);
@@ -127,7 +126,7 @@ struct onset {
     state.slot = &slot;
     self.is_me();
 
-    empty_stdin();
+    empty_stdin(how.has_read);
     if (trouble.what == refusal::none && self.daemon) {
         if (const int e = state.line.arm()) trouble = {refusal::lifeline, e};
     } else {
@@ -199,16 +198,14 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
     // adopt() needs a descriptor: better refused before the fork than after it.
     unique_fd(call("eventfd before a fork", [] { return ::eventfd(0, EFD_CLOEXEC); }));
 
-#if __has_include(<sys/single_threaded.h>)
-    const bool threads = !__libc_single_threaded;
-#else
-    const bool threads = true;
-#endif
-    onset how{threads || child->daemon || has_limits(child->limits), threads};
+    const bool threads = !single_threaded();
+    onset how{.watched = threads || child->daemon || has_limits(child->limits),
+              .with_loader = threads};
     duration patience = std::chrono::milliseconds(20);
     deadline loader_matters = deadline::after(std::chrono::milliseconds(500));
     for (;;) {
-        flush_streams();
+        how.purges = !flush_streams();
+        how.has_read = has_read_stdin();
         const pid_t pid = ::fork();
         if (pid == 0) live(*child, how, body);
         if (pid == -1) throw_os_error(errno, "fork for " + child->name);

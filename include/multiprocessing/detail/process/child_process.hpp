@@ -51,15 +51,13 @@ public:
         process_state& state = process_state::get();
         owner_ = this_pid();
         number_ = state.numbers.fetch_add(1, std::memory_order_relaxed) + 1;  // only unique
-        name = "Process-" + path();
+        path_ = (state.path.empty() ? "" : state.path + ':') + std::to_string(number_);
+        name = "Process-" + path_;
         daemon = state.self.daemon;
     }
 
     /// "1:2": the numbers of its ancestors and its own.
-    std::string path() const {
-        const std::string& above = process_state::get().path;
-        return (above.empty() ? above : above + ':') + std::to_string(number_);
-    }
+    const std::string& path() const noexcept { return path_; }
     std::uint64_t number() const noexcept { return number_; }
     bool started() const noexcept { return pid() != 0; }
     pid_t pid() const noexcept { return pid_.load(std::memory_order_acquire); }
@@ -221,6 +219,7 @@ private:
 
     pid_t owner_;
     std::uint64_t number_;
+    std::string path_;
     pid_t born_ = 0;             // of launch()
     std::atomic<pid_t> pid_{0};  // 0: not started
     unique_fd pidfd_;            // fixed while it is started

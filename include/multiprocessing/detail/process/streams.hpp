@@ -8,14 +8,20 @@
 /// never returns, and then fork() hangs too, in every thread (both were measured). So streams that
 /// somebody holds are left alone here: their bytes are printed by the process that holds them.
 
+#include <atomic>
+#include <cstddef>
 #include <cstdio>
 #include <iostream>
+#include <streambuf>
 #include <utility>
 
 #include <fcntl.h>
 #include <stdio_ext.h>
 #include <unistd.h>
 
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#endif
 #if __has_include(<ext/stdio_sync_filebuf.h>)
 #include <ext/stdio_filebuf.h>
 #include <ext/stdio_sync_filebuf.h>
@@ -36,12 +42,23 @@ void _IO_list_unlock() noexcept;
 
 namespace multiprocessing::detail {
 
+/// Whether nobody else can be in the middle of anything. May say no without need.
+inline bool single_threaded() noexcept {
+#if __has_include(<sys/single_threaded.h>)
+    return __libc_single_threaded;
+#else
+    return false;
+#endif
+}
+
+/// With one thread no lock is touched: after a fork each page that is written costs a copy.
 template <class F>
 void for_each_stream(F f) noexcept {
-    ::_IO_list_lock();
+    const bool locks = !single_threaded();
+    if (locks) ::_IO_list_lock();
     for (FILE* at = ::_IO_iter_begin(); at != ::_IO_iter_end(); at = ::_IO_iter_next(at))
         f(::_IO_iter_file(at));
-    ::_IO_list_unlock();
+    if (locks) ::_IO_list_unlock();
 }
 
 /// Whether the buffer is only a face of a C stream, which is flushed as such.
@@ -54,41 +71,59 @@ bool is_face_of_stdio([[maybe_unused]] std::basic_streambuf<Char>* buffer) noexc
 #endif
 }
 
+template <class Char>
+void flush_buffer(std::basic_streambuf<Char>* buffer, std::atomic<void*>& known_face) noexcept {
+    if (buffer == nullptr || buffer == known_face.load(std::memory_order_relaxed)) return;  // I1
+    if (is_face_of_stdio(buffer)) {
+        known_face.store(buffer, std::memory_order_relaxed);
+        return;
+    }
+    try {
+        buffer->pubsync();
+    } catch (...) {  // of a buffer that the program put there
+    }
+}
+
+/// I1  known[i] is a buffer of stream i that needs no flush, or null; any thread finds the same.
 template <class... Streams>
 void flush_iostreams(Streams&... streams) noexcept {
-    const auto flush = [](auto* buffer) {
-        if (buffer == nullptr || is_face_of_stdio(buffer)) return;
-        try {
-            buffer->pubsync();
-        } catch (...) {  // of a buffer that the program put there
-        }
-    };
-    (flush(streams.rdbuf()), ...);
+    static constinit std::atomic<void*> known[sizeof...(Streams)] = {};
+    std::size_t i = 0;
+    (flush_buffer(streams.rdbuf(), known[i++]), ...);
 }
 
 /// Before a fork, and at the end of a child. A broken pipe is no matter.
-inline void flush_streams() noexcept {
+/// \return false if text is left that could not be written, or that another thread holds
+inline bool flush_streams() noexcept {
     flush_iostreams(std::cout, std::cerr, std::clog, std::wcout, std::wcerr, std::wclog);
-    for_each_stream([](FILE* stream) {
-        if (::ftrylockfile(stream) != 0) return;
+    const bool locks = !single_threaded();
+    bool empty = !locks;  // others may write at once
+    for_each_stream([&](FILE* stream) {
+        if (locks && ::ftrylockfile(stream) != 0) return;
         if (::__fpending(stream) > 0) {
             const no_sigpipe guard;
-            ::fflush_unlocked(stream);
+            if (::fflush_unlocked(stream) != 0) empty = false;
         }
-        ::funlockfile(stream);
+        if (locks) ::funlockfile(stream);
     });
+    return empty;
 }
 
-/// First thing in a child: what could not be flushed before the fork is the parent's to print.
+/// In a child: what could not be flushed before the fork is the parent's to print.
 inline void purge_streams() noexcept {
     for_each_stream([](FILE* stream) {
         if (::__fpending(stream) > 0) ::__fpurge(stream);
     });
 }
 
+/// Whether something may have been read ahead of stdin.
+inline bool has_read_stdin() noexcept {
+    return ::__fbufsize(stdin) > 0 || !is_face_of_stdio(std::cin.rdbuf());
+}
+
 /// As Python: a child reads nothing from stdin. What was read ahead of it is the parent's to use.
 /// Without a /dev/null (a bare chroot) it is the end of a pipe.
-inline void empty_stdin() noexcept {
+inline void empty_stdin(bool has_read) noexcept {
     int fd = retry([] { return ::open("/dev/null", O_RDONLY); });
     if (fd < 0) {
         int ends[2];
@@ -103,6 +138,7 @@ inline void empty_stdin() noexcept {
     } else if (fd < 0) {
         ::close(STDIN_FILENO);
     }
+    if (!has_read) return;
     ::__fpurge(stdin);
 #if __has_include(<ext/stdio_sync_filebuf.h>)
     if (auto* own = dynamic_cast<__gnu_cxx::stdio_filebuf<char>*>(std::cin.rdbuf())) {
