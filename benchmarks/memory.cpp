@@ -67,6 +67,9 @@ int main() {
             print("the same, drained", before);
             queue.try_get_for(std::chrono::seconds(1));
             print("the same, after a getter has waited 1 s", before);
+            for (int i = 0; i < 100'000; ++i) queue.put(i), queue.get();  // out of the last segment
+            queue.try_get_for(std::chrono::seconds(1));
+            print("the same, used a little more, and a second's wait", before);
         }
         const usage before = usage::now();
         std::vector<mp::Queue<int>> queues(1000);
