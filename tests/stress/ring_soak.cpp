@@ -119,7 +119,7 @@ int main(int argc, char** argv) {
     double seconds = argc > 1 ? std::atof(argv[1]) : 120;
     if (const auto budget = time_budget(); argc < 2 && budget)
         seconds = std::chrono::duration<double>(*budget).count();
-    const long most_pause = argc > 2 ? std::atol(argv[2]) : 1000;
+    const std::uint64_t most_pause = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1000;
     const std::uint64_t seed = moving_seed("MP_SOAK_SEED");
     std::printf("MP_SOAK_SEED=%llu, %.0f s\n", static_cast<unsigned long long>(seed), seconds);
     std::fflush(stdout);
