@@ -11,13 +11,13 @@
 /// its URL, while it worked, while it put the record: the record is there, whole, or it is not.
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -64,13 +64,13 @@ struct Result {
     unsigned killed = 0;  // by chaos
 };
 
-/// A worker: takes URLs until an empty one comes.
-inline void work(mp::Queue<std::string>& urls, mp::Queue<Page>& records, std::uint32_t number,
-                 std::chrono::milliseconds timeout,
+/// A worker: looks at pages until there is none.
+inline void work(mp::Queue<std::optional<std::string>>& urls, mp::Queue<Page>& records,
+                 std::uint32_t number, std::chrono::milliseconds timeout,
                  const std::function<Page(Fetcher&, const std::string&)>& look_at) {
     Fetcher fetcher(timeout);
-    for (std::string url; !(url = urls.get()).empty();) {
-        Page page = look_at(fetcher, url);
+    while (const auto url = urls.get()) {
+        Page page = look_at(fetcher, *url);
         page.worker = number;
         records.put(page);
     }
@@ -103,7 +103,7 @@ public:
             kill_some();
         }
 
-        for (Worker& worker : workers_) worker.urls.put("");
+        for (Worker& worker : workers_) worker.urls.put(std::nullopt);
         for (Worker& worker : workers_) worker.process.join();
         result_.seconds = progress().seconds;
         tell(progress());
@@ -115,7 +115,7 @@ private:
 
     struct Worker {
         mp::Process process;
-        mp::Queue<std::string> urls;
+        mp::Queue<std::optional<std::string>> urls;
         std::uint32_t number = 0;
         std::string url = {};  // that it works on; empty: idle
         clock::time_point since = {};
@@ -131,7 +131,7 @@ private:
     // --- workers
 
     Worker hire(std::uint32_t number) {
-        mp::Queue<std::string> urls;
+        mp::Queue<std::optional<std::string>> urls;
         mp::Process process({.name = "Worker-" + std::to_string(number + 1), .daemon = true}, work,
                             urls, records_, number, options_.timeout, visit_);
         process.start();

@@ -4,10 +4,10 @@
 /// \file
 /// The same for programs. Everything but "timing" is equal for equal sites.
 
-#include <cstdio>
 #include <ostream>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "report.hpp"
 
@@ -69,11 +69,7 @@ inline void write_json(std::ostream& out, const Result& result) {
     for (const std::size_t n : result.per_worker) out << std::exchange(separator, ", ") << n;
     out << "], \"slowest\": [";
     separator = "";
-    std::vector<const Page*> slow;
-    for (const auto& [url, page] : result.pages) slow.push_back(&page);
-    std::ranges::stable_sort(slow, std::greater{}, &Page::seconds);
-    slow.resize(std::min<std::size_t>(slow.size(), 10));
-    for (const Page* page : slow)
+    for (const Page* page : slowest(result, 10))
         out << std::exchange(separator, ", ") << '[' << quoted(page->url) << ", " << page->seconds
             << ']';
     out << "]}\n}\n";

@@ -3,11 +3,12 @@
 
 /// \file
 /// What came out, for people. The same for the same site whatever the number of processes, but for
-/// the part that begins with "Time".
+/// the part that begins with "Slowest pages".
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <ostream>
 #include <set>
@@ -103,6 +104,14 @@ inline Summary summarize(const Result& result) {
     return sum;
 }
 
+inline std::vector<const Page*> slowest(const Result& result, std::size_t most) {
+    std::vector<const Page*> pages;
+    for (const auto& [url, page] : result.pages) pages.push_back(&page);
+    std::ranges::stable_sort(pages, std::greater{}, &Page::seconds);
+    pages.resize(std::min(pages.size(), most));
+    return pages;
+}
+
 /// Writes the report. With one site, addresses stand without it.
 class Report {
 public:
@@ -117,14 +126,15 @@ public:
         write_totals();
         write_titles();
         write_broken();
-        write_times();
+        write_slowest();
+        write_workers();
     }
 
-private:
     void heading(std::string_view text) const {
         out_ << '\n' << (bold_ ? "\033[1m" : "") << text << (bold_ ? "\033[0m" : "") << '\n';
     }
 
+private:
     std::string shown(const std::string& url) const {
         return !origin_.empty() && url.starts_with(origin_ + '/') ? url.substr(origin_.size())
                                                                   : url;
@@ -139,7 +149,7 @@ private:
         out_ << "  " << count(sum_.redirects, "redirect") << ", "
              << count(sum_.others, "other file") << ", "
              << count(result_.external.size(), "address") << " elsewhere, "
-             << grouped(result_.disallowed.size()) << " refused by robots.txt\n";
+             << detail::grouped(result_.disallowed.size()) << " refused by robots.txt\n";
         for (const std::string& seed : result_.seeds) {
             const auto page = result_.pages.find(seed);
             if (page != result_.pages.end() && result_.external.contains(page->second.redirect))
@@ -179,19 +189,22 @@ private:
         }
     }
 
-    void write_times() const {
-        std::vector<const Page*> slow;
-        for (const auto& [url, page] : result_.pages) slow.push_back(&page);
-        std::ranges::stable_sort(slow, std::greater{}, &Page::seconds);
-        heading("Time: the slowest pages");
-        for (std::size_t i = 0; i < std::min<std::size_t>(5, slow.size()); ++i)
-            out_ << detail::format("  %7.1f ms  %7.1f kB  ", slow[i]->seconds * 1e3,
-                                   static_cast<double>(slow[i]->bytes) / 1e3)
-                 << shown(slow[i]->url) << '\n';
+    void write_slowest() const {
+        heading("Slowest pages");
+        for (const Page* page : slowest(result_, 5))
+            out_ << detail::format("  %7.1f ms %7.1f kB  ", page->seconds * 1e3,
+                                   static_cast<double>(page->bytes) / 1e3)
+                 << shown(page->url) << '\n';
+    }
 
-        heading("Time: pages of each worker");
-        for (std::size_t i = 0; i < result_.per_worker.size(); ++i)
-            out_ << detail::format("  Worker-%-3zu %6zu", i + 1, result_.per_worker[i]) << '\n';
+    void write_workers() const {
+        heading("Pages of each worker");
+        const std::size_t most = std::max<std::size_t>(1, std::ranges::max(result_.per_worker));
+        for (std::size_t i = 0; i < result_.per_worker.size(); ++i) {
+            const std::size_t n = result_.per_worker[i];
+            out_ << detail::format("  Worker-%-4zu %6zu  ", i + 1, n)
+                 << std::string(40 * n / most, '=') << '\n';
+        }
         if (result_.killed > 0)
             out_ << "  " << detail::count(result_.killed, "worker") << " killed and replaced\n";
     }
@@ -201,8 +214,6 @@ private:
     Summary sum_;
     bool bold_;
     std::string origin_ = {};
-
-    static std::string grouped(std::uint64_t n) { return detail::grouped(n); }
 };
 
 }  // namespace scraper

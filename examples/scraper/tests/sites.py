@@ -92,8 +92,6 @@ moved-to-missing
 away
 moved-to-nonsense
 moved-nowhere
-hang
-drip
 hangup
 short
 garbage
@@ -142,8 +140,6 @@ NASTY_BROKEN = {
     "/moved-to-missing": "redirects to {origin}/missing.html: HTTP 404",
     "/moved-to-nonsense": "redirects to a malformed URL",
     "/moved-nowhere": "HTTP 302",
-    "/hang": "no answer within 2000 ms",
-    "/drip": "no answer within 2000 ms",
     "/hangup": "server returned nothing (no headers, no data)",
     "/short": "transferred a partial file",
     "/garbage": "",  # as libcurl calls it
@@ -158,7 +154,6 @@ def nasty(elsewhere):
     """A site that does everything that sites do wrong."""
     big = b"<p>words and words</p>\n" * (20 * 2**20 // 23)
     bomb = gzip.compress(big)
-    pace = threading.Event()  # never set
 
     def answer(h, path):
         host = h.headers["Host"]
@@ -187,12 +182,6 @@ def nasty(elsewhere):
             h.send(status=301, Location="http://[")
         elif path == "/moved-nowhere":
             h.send(status=302)
-        elif path == "/hang":
-            h.hang()
-        elif path == "/drip":
-            h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n")
-            while not pace.wait(0.1):
-                h.wfile.write(b"drop ")  # until the client goes away
         elif path == "/hangup":
             h.close_connection = True
         elif path == "/short":
@@ -234,3 +223,21 @@ def nasty(elsewhere):
 
     return answer
 
+
+def slow(h, path):
+    """A site whose pages take for ever, each in its own way."""
+    if path == "/robots.txt":
+        h.send(status=404)
+    elif path == "/":
+        h.send("<a href=hang></a><a href=drip></a><a href=deep></a><a href=next></a>")
+    elif path == "/hang":
+        h.hang()
+    elif path == "/drip":
+        h.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n")
+        never = threading.Event()
+        while not never.wait(0.1):
+            h.wfile.write(b"drop ")  # until the client goes away
+    elif path == "/deep":  # gumbo needs the square of the depth
+        h.send("<div>" * 200_000)
+    else:
+        h.send("<title>at last</title>")
