@@ -137,6 +137,7 @@ int main(int argc, char** argv) {
     for (std::uint32_t i = 0; i < everybody; ++i) start(i);
 
     std::uint64_t killed_putters = 0, killed_getters = 0, wrong_qsize = 0, last = 0, most_top = 0;
+    std::uint64_t kills_at_last = 0, kills_in_longest = 0;
     bool stalled = false;
     const auto begin = clock::now();
     auto moved = begin;
@@ -157,9 +158,13 @@ int main(int argc, char** argv) {
         most_top = std::max<std::uint64_t>(most_top, ring->shared().top);
         const std::uint64_t now = sh.progress;
         if (now != last) {
-            longest = std::max(longest, clock::now() - moved);
+            if (clock::now() - moved > longest) {
+                longest = clock::now() - moved;
+                kills_in_longest = killed_putters + killed_getters - kills_at_last;
+            }
             last = now;
             moved = clock::now();
+            kills_at_last = killed_putters + killed_getters;
         }
         stalled = clock::now() - moved > stall;
     }
@@ -197,12 +202,12 @@ int main(int argc, char** argv) {
         "kills %llu (putters %llu, getters %llu); puts that returned %llu, got %llu\n"
         "lost %llu (at most the getters killed), twice %llu, torn %llu, out of order %llu, "
         "qsize beyond maxsize %llu\n"
-        "longest pause %.0f ms, at most %llu segments; clean end: %s\n",
+        "longest pause %.0f ms (%llu kills), at most %llu segments; clean end: %s\n",
         (unsigned long long)(killed_putters + killed_getters), (unsigned long long)killed_putters,
         (unsigned long long)killed_getters, (unsigned long long)put_in, (unsigned long long)got,
         (unsigned long long)lost, (unsigned long long)sh.twice, (unsigned long long)sh.torn,
         (unsigned long long)sh.disorder, (unsigned long long)wrong_qsize, longest_ms,
-        (unsigned long long)most_top,
+        (unsigned long long)kills_in_longest, (unsigned long long)most_top,
         clean     ? "yes"
         : stalled ? "NO: a stall"
                   : "NO");

@@ -18,7 +18,7 @@ TEST_CASE("spinner: what is ready is seen, what is not is given up", "[ring][wai
     for (int i = 0; i < 200; ++i) CHECK(!spin(0, [] { return false; }));
     // tries again now and then, however often it was in vain
     bool tried = false;
-    for (int i = 0; i < 64; ++i) spin(0, [&] { return tried = true; });
+    for (int i = 0; i < 1000; ++i) spin(0, [&] { return tried = true; });
     CHECK(tried);
     CHECK(spin(1 << 20, [] { return true; }));
 }
