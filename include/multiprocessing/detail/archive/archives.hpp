@@ -17,13 +17,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -143,10 +143,15 @@ public:
     /// The number of a shared object in this message, and whether it is to follow here. Objects
     /// are told apart by address and type: a struct and its first member are two.
     std::pair<std::uint32_t, bool> share(std::shared_ptr<const void> object, const char* type) {
-        const auto next = static_cast<std::uint32_t>(shared_.size() + 1);
+        if (!shared_) shared_ = std::make_unique<shared_objects>();
+        auto& objects = shared_->objects;
+        std::uint32_t& first = shared_->first[object.get()];  // 0: none at this address yet
+        for (std::uint32_t n = first; n != 0; n = objects[n - 1].next)
+            if (objects[n - 1].type == type) return {n, false};
         // Kept until the end: another object at the same address would be taken for this one.
-        const auto [at, is_new] = shared_.try_emplace({object.get(), type}, next, object);
-        return {at->second.first, is_new};
+        objects.push_back({std::move(object), type, first});
+        first = static_cast<std::uint32_t>(objects.size());
+        return {first, true};
     }
 
     /// Calls f one level deeper (I3).
@@ -164,13 +169,21 @@ public:
     }
 
 private:
+    struct shared_object {
+        std::shared_ptr<const void> object;
+        const char* type;
+        std::uint32_t next;  // of the same address and another type
+    };
+    struct shared_objects {
+        std::unordered_map<const void*, std::uint32_t> first;
+        std::vector<shared_object> objects;  // number n is at n - 1
+    };
+
     message_buffer& to_;
     bool in_place_;
     unsigned depth_ = 0;
     name_function name_;
-    std::map<std::pair<const void*, const char*>,
-             std::pair<std::uint32_t, std::shared_ptr<const void>>>
-        shared_;
+    std::unique_ptr<shared_objects> shared_;
     std::optional<output_archive> archive_;
 };
 

@@ -11,9 +11,11 @@
 /// first use (F3). std::filesystem::filesystem_error and std::future_error keep their type if a
 /// file of the program includes their header before this one; for all others it is too large.
 
+#include <algorithm>
 #include <any>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <exception>
 #include <functional>
@@ -26,8 +28,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <tuple>
-#include <type_traits>
 #include <typeinfo>
 #include <utility>
 #include <variant>
@@ -43,65 +43,38 @@
 
 namespace multiprocessing::detail {
 
-template <class... Ts>
-std::vector<std::byte> to_bytes(const Ts&... values) {
-    const encoded message = encode(values...);
-    std::vector<std::byte> bytes;
-    bytes.reserve(message.size());
-    for (const auto piece : message.pieces()) bytes.insert(bytes.end(), piece.begin(), piece.end());
-    return bytes;
-}
+/// What travels. One struct for all types, so that a program compiles one encoder for it.
+struct exception_state {
+    std::string type = {};    // readable name
+    bool whole = false;       // the rest is enough to make it again
+    std::string text = {};    // what(), and what the exceptions inside of it say
+    std::string detail = {};  // category of an error code; type of a RemoteError
+    std::int32_t number = 0;  // error code, exit code
+    std::int32_t pid = 0;
+    std::vector<std::byte> bytes = {};  // what a registered type says; message of a BufferTooShort
+};
 
-template <class... Ts>
-std::tuple<Ts...> from_bytes(std::span<const std::byte> bytes) {
-    std::tuple<Ts...> values;
-    std::apply([&](auto&... value) { decode_into(bytes, value...); }, values);
-    return values;
-}
-
-// --- what each type consists of
-//     save(e, nested)   its bytes; `nested` is what the exceptions inside of it say, to be told
-//                       with its own text; nothing if this one can't be rebuilt
-//     load(bytes)       the same exception
-
-/// Registered types: what their serialize function says.
-template <class T>
-struct exception_parts {
-    static std::optional<std::vector<std::byte>> save(const T& e, std::string_view) {
-        return to_bytes(e);
-    }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        T exception = decode<T>(bytes);
-        try {
-            throw std::move(exception);  // make_exception_ptr() would ask for a copy
-        } catch (...) {
-            return std::current_exception();
-        }
-    }
+/// A type of exception that can be made again.
+struct exception_kind {
+    std::string_view name;
+    const std::type_info* type;
+    /// Adds to type and text while the exception is being handled; null: they are enough.
+    /// \return false if this one can't be made again
+    bool (*save)(exception_state& to, std::string_view nested);
+    /// Throws it.
+    void (*raise)(exception_state& from);
 };
 
 /// Made from their text.
 template <class T>
-requires std::is_base_of_v<std::logic_error, T> || std::is_base_of_v<std::runtime_error, T>
-struct text_parts {
-    static std::optional<std::vector<std::byte>> save(const T& e, std::string_view nested) {
-        return to_bytes(e.what() + std::string(nested));
-    }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        return std::make_exception_ptr(T(decode<std::string>(bytes)));
-    }
-};
-
+constexpr exception_kind with_text(std::string_view name) {
+    return {name, &typeid(T), nullptr, [](exception_state& from) { throw T(from.text); }};
+}
 /// Made from nothing; a text of their own is lost.
 template <class T>
-struct no_parts {
-    static std::optional<std::vector<std::byte>> save(const T&, std::string_view) {
-        return std::vector<std::byte>();
-    }
-    static std::exception_ptr load(std::span<const std::byte>) {
-        return std::make_exception_ptr(T());
-    }
-};
+constexpr exception_kind with_nothing(std::string_view name) {
+    return {name, &typeid(T), nullptr, [](exception_state&) { throw T(); }};
+}
 
 /// what() without the words that the constructor adds to it: ": No such file or directory".
 inline std::string without_message(std::string_view what, const std::string& message) {
@@ -116,152 +89,145 @@ inline const std::error_category* category_named(std::string_view name) {
         if (name == c->name()) return c;
     return nullptr;
 }
-
-/// Made from an error code and a text. Categories of users are not known elsewhere.
-template <class T>
-struct code_parts {
-    static std::optional<std::vector<std::byte>> save(const T& e, std::string_view nested) {
-        const std::error_code& code = e.code();
-        if (const auto* c = category_named(code.category().name());
-            c == nullptr || *c != code.category())
-            return std::nullopt;
-        return to_bytes(code.value(), std::string(code.category().name()),
-                        without_message(e.what(), code.message()) + std::string(nested));
-    }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        auto [value, category, text] = from_bytes<int, std::string, std::string>(bytes);
-        const auto* c = category_named(category);
-        if (c == nullptr) throw SerializationError("an error category unknown here: " + category);
-        if constexpr (std::is_same_v<T, std::system_error>) {
-            if (text.empty()) return std::make_exception_ptr(T(value, *c));
-            return std::make_exception_ptr(T(value, *c, text));
-        } else {
-            return std::make_exception_ptr(T(text, std::error_code(value, *c)));
-        }
-    }
-};
-template <>
-struct exception_parts<std::system_error> : code_parts<std::system_error> {};
-template <>
-struct exception_parts<std::ios_base::failure> : code_parts<std::ios_base::failure> {};
-
-template <>
-struct exception_parts<OsError> {
-    static std::optional<std::vector<std::byte>> save(const OsError& e, std::string_view nested) {
-        return to_bytes(e.code().value(),
-                        without_message(e.what(), e.code().message()) + std::string(nested));
-    }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        auto [code, text] = from_bytes<int, std::string>(bytes);
-        return std::make_exception_ptr(OsError(code, text));
-    }
-};
-template <>
-struct exception_parts<BufferTooShort> {
-    static std::optional<std::vector<std::byte>> save(const BufferTooShort& e,
-                                                      std::string_view nested) {
-        return to_bytes(e.what() + std::string(nested), e.message());
-    }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        auto [text, message] = from_bytes<std::string, std::vector<std::byte>>(bytes);
-        return std::make_exception_ptr(BufferTooShort(text, std::move(message)));
-    }
-};
-template <>
-struct exception_parts<RemoteError> {
-    static std::optional<std::vector<std::byte>> save(const RemoteError& e,
-                                                      std::string_view nested) {
-        return to_bytes(e.type(), e.what() + std::string(nested), e.worker_pid());
-    }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        auto [type, text, pid] = from_bytes<std::string, std::string, pid_t>(bytes);
-        return std::make_exception_ptr(RemoteError(std::move(type), text, pid));
-    }
-};
-template <>
-struct exception_parts<WorkerCrashed> {
-    static std::optional<std::vector<std::byte>> save(const WorkerCrashed& e,
-                                                      std::string_view nested) {
-        return to_bytes(e.what() + std::string(nested), e.exitcode(), e.worker_pid());
-    }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        auto [text, exitcode, pid] = from_bytes<std::string, int, pid_t>(bytes);
-        return std::make_exception_ptr(WorkerCrashed(text, exitcode, pid));
-    }
-};
-
-// --- the types that are known
-
-/// A type of exception that can be rebuilt from bytes.
-struct exception_kind {
-    std::string_view name;
-    const std::type_info* type;
-    /// Called while the exception is being handled.
-    std::optional<std::vector<std::byte>> (*save)(std::string_view nested);
-    std::exception_ptr (*load)(std::span<const std::byte> bytes);
-};
-
-template <class T, class Parts>
-constexpr exception_kind make_exception_kind() {
-    return {type_name<T>(), &typeid(T),
-            [](std::string_view nested) -> std::optional<std::vector<std::byte>> {
-                try {
-                    throw;
-                } catch (const T& e) {
-                    return Parts::save(e, nested);
-                }
-            },
-            &Parts::load};
+inline bool save_code(exception_state& to, const std::error_code& code) {
+    to.number = code.value();
+    to.detail = code.category().name();
+    const auto* c = category_named(to.detail);
+    return c != nullptr && *c == code.category();  // categories of users are not known elsewhere
 }
-template <class T>
-inline constexpr exception_kind with_text = make_exception_kind<T, text_parts<T>>();
-template <class T>
-inline constexpr exception_kind with_nothing = make_exception_kind<T, no_parts<T>>();
-template <class T>
-inline constexpr exception_kind with_parts = make_exception_kind<T, exception_parts<T>>();
+inline std::error_code saved_code(const exception_state& from) {
+    const auto* c = category_named(from.detail);
+    if (c == nullptr) throw SerializationError("an error category unknown here: " + from.detail);
+    return {from.number, *c};
+}
+inline bool save_system_error(exception_state& to, std::string_view nested) {
+    try {
+        throw;
+    } catch (const std::system_error& e) {
+        to.text = without_message(e.what(), e.code().message()).append(nested);
+        return save_code(to, e.code());
+    }
+}
+inline void raise_system_error(exception_state& from) {
+    if (from.text.empty()) throw std::system_error(saved_code(from));
+    throw std::system_error(saved_code(from), from.text);
+}
+inline void raise_ios_failure(exception_state& from) {
+    throw std::ios_base::failure(from.text, saved_code(from));
+}
+inline bool save_os_error(exception_state& to, std::string_view nested) {
+    try {
+        throw;
+    } catch (const OsError& e) {
+        to.number = e.code().value();
+        to.text = without_message(e.what(), e.code().message()).append(nested);
+        return true;
+    }
+}
+inline void raise_os_error(exception_state& from) { throw OsError(from.number, from.text); }
+
+inline bool save_too_short(exception_state& to, std::string_view) {
+    try {
+        throw;
+    } catch (const BufferTooShort& e) {
+        to.bytes = e.message();
+        return true;
+    }
+}
+inline void raise_too_short(exception_state& from) {
+    throw BufferTooShort(from.text, std::move(from.bytes));
+}
+inline bool save_remote(exception_state& to, std::string_view) {
+    try {
+        throw;
+    } catch (const RemoteError& e) {
+        to.detail = e.type();
+        to.pid = e.worker_pid();
+        return true;
+    }
+}
+inline void raise_remote(exception_state& from) {
+    throw RemoteError(from.detail, from.text, from.pid);
+}
+inline bool save_crash(exception_state& to, std::string_view) {
+    try {
+        throw;
+    } catch (const WorkerCrashed& e) {
+        to.number = e.exitcode();
+        to.pid = e.worker_pid();
+        return true;
+    }
+}
+inline void raise_crash(exception_state& from) {
+    throw WorkerCrashed(from.text, from.number, from.pid);
+}
 
 inline constexpr exception_kind standard_exceptions[] = {
-    with_text<std::runtime_error>,
-    with_text<std::logic_error>,
-    with_text<std::invalid_argument>,
-    with_text<std::out_of_range>,
-    with_text<std::domain_error>,
-    with_text<std::length_error>,
-    with_text<std::range_error>,
-    with_text<std::overflow_error>,
-    with_text<std::underflow_error>,
-    with_parts<std::system_error>,
-    with_parts<std::ios_base::failure>,
-    with_nothing<std::exception>,
-    with_nothing<std::bad_alloc>,
-    with_nothing<std::bad_array_new_length>,
-    with_nothing<std::bad_cast>,
-    with_nothing<std::bad_any_cast>,
-    with_nothing<std::bad_typeid>,
-    with_nothing<std::bad_exception>,
-    with_nothing<std::bad_function_call>,
-    with_nothing<std::bad_weak_ptr>,
-    with_nothing<std::bad_optional_access>,
-    with_nothing<std::bad_variant_access>,
-    with_text<Error>,
-    with_text<ProcessError>,
-    with_text<ClosedError>,
-    with_text<TimeoutError>,
-    with_text<QueueEmpty>,
-    with_text<QueueFull>,
-    with_text<EndOfFile>,
-    with_parts<BufferTooShort>,
-    with_text<SerializationError>,
-    with_text<UnknownCallable>,
-    with_text<AbandonedLock>,
-    with_text<BrokenBarrier>,
-    with_text<AuthenticationError>,
-    with_parts<RemoteError>,
-    with_parts<WorkerCrashed>,
-    with_text<TaskTimeout>,
-    with_text<Cancelled>,
-    with_text<PoolBroken>,
-    with_parts<OsError>,
+    with_text<std::runtime_error>("std::runtime_error"),
+    with_text<std::logic_error>("std::logic_error"),
+    with_text<std::invalid_argument>("std::invalid_argument"),
+    with_text<std::out_of_range>("std::out_of_range"),
+    with_text<std::domain_error>("std::domain_error"),
+    with_text<std::length_error>("std::length_error"),
+    with_text<std::range_error>("std::range_error"),
+    with_text<std::overflow_error>("std::overflow_error"),
+    with_text<std::underflow_error>("std::underflow_error"),
+    {"std::system_error", &typeid(std::system_error), save_system_error, raise_system_error},
+    {"std::ios_base::failure", &typeid(std::ios_base::failure), save_system_error,
+     raise_ios_failure},
+    with_nothing<std::exception>("std::exception"),
+    with_nothing<std::bad_alloc>("std::bad_alloc"),
+    with_nothing<std::bad_array_new_length>("std::bad_array_new_length"),
+    with_nothing<std::bad_cast>("std::bad_cast"),
+    with_nothing<std::bad_any_cast>("std::bad_any_cast"),
+    with_nothing<std::bad_typeid>("std::bad_typeid"),
+    with_nothing<std::bad_exception>("std::bad_exception"),
+    with_nothing<std::bad_function_call>("std::bad_function_call"),
+    with_nothing<std::bad_weak_ptr>("std::bad_weak_ptr"),
+    with_nothing<std::bad_optional_access>("std::bad_optional_access"),
+    with_nothing<std::bad_variant_access>("std::bad_variant_access"),
+    with_text<Error>("multiprocessing::Error"),
+    with_text<ProcessError>("multiprocessing::ProcessError"),
+    with_text<ClosedError>("multiprocessing::ClosedError"),
+    with_text<TimeoutError>("multiprocessing::TimeoutError"),
+    with_text<QueueEmpty>("multiprocessing::QueueEmpty"),
+    with_text<QueueFull>("multiprocessing::QueueFull"),
+    with_text<EndOfFile>("multiprocessing::EndOfFile"),
+    with_text<SerializationError>("multiprocessing::SerializationError"),
+    with_text<UnknownCallable>("multiprocessing::UnknownCallable"),
+    with_text<AbandonedLock>("multiprocessing::AbandonedLock"),
+    with_text<BrokenBarrier>("multiprocessing::BrokenBarrier"),
+    with_text<AuthenticationError>("multiprocessing::AuthenticationError"),
+    with_text<TaskTimeout>("multiprocessing::TaskTimeout"),
+    with_text<Cancelled>("multiprocessing::Cancelled"),
+    with_text<PoolBroken>("multiprocessing::PoolBroken"),
+    {"multiprocessing::BufferTooShort", &typeid(BufferTooShort), save_too_short, raise_too_short},
+    {"multiprocessing::RemoteError", &typeid(RemoteError), save_remote, raise_remote},
+    {"multiprocessing::WorkerCrashed", &typeid(WorkerCrashed), save_crash, raise_crash},
+    {"multiprocessing::OsError", &typeid(OsError), save_os_error, raise_os_error},
+};
+
+template <class T>
+std::vector<std::byte> to_bytes(const T& value) {
+    const encoded message = encode(value);
+    std::vector<std::byte> bytes;
+    bytes.reserve(message.size());
+    for (const auto piece : message.pieces()) bytes.insert(bytes.end(), piece.begin(), piece.end());
+    return bytes;
+}
+
+/// Registered types: what their serialize function says.
+template <class T>
+struct exception_functions {
+    static bool save(exception_state& to, std::string_view) {
+        try {
+            throw;
+        } catch (const T& e) {
+            to.bytes = to_bytes(e);
+            return true;
+        }
+    }
+    static void raise(exception_state& from) { throw decode<T>(from.bytes); }
 };
 
 /// A type that MP_REGISTER_EXCEPTION names.
@@ -285,7 +251,9 @@ inline registered_exception::~registered_exception() { registered_exceptions.unl
 
 template <class T>
 struct exception_entry {
-    static inline registered_exception entry{with_parts<T>};
+    static inline registered_exception entry{{type_name<T>(), &typeid(T),
+                                              &exception_functions<T>::save,
+                                              &exception_functions<T>::raise}};
 };
 
 /// Makes exception_entry<T>::entry, before main.
@@ -368,34 +336,32 @@ inline std::string nested_text(int deepest = 16) {
 /// \throws std::bad_alloc, and nothing else: an exception that can't be told of becomes a
 ///         RemoteError that says so
 inline std::vector<std::byte> encode_exception(const std::exception_ptr& exception) {
-    std::string name = "no exception", text = "an empty std::exception_ptr";
-    std::vector<std::byte> parts;
-    bool whole = false;
+    exception_state state{.type = "no exception", .text = "an empty std::exception_ptr"};
     if (exception != nullptr) try {
             std::rethrow_exception(exception);
         } catch (...) {
             const std::type_info* thrown = abi::__cxa_current_exception_type();
             const std::type_info& type = thrown != nullptr ? outer_type(*thrown) : typeid(void);
-            name = demangled(type);
+            state.type = demangled(type);
             // The library throws a class derived from ios_base::failure, for an older ABI's sake.
-            if (name == "std::__ios_failure") name = type_name<std::ios_base::failure>();
+            if (state.type == "std::__ios_failure") state.type = "std::ios_base::failure";
             const std::string nested = nested_text();
-            text = current_text() + nested;
+            state.text = current_text() + nested;
             const exception_kind* kind = find_exception(
-                [&](const exception_kind& k) { return *k.type == type || k.name == name; });
+                [&](const exception_kind& k) { return *k.type == type || k.name == state.type; });
             if (kind != nullptr) try {
-                    if (auto saved = kind->save(nested)) {
-                        parts = std::move(*saved);
-                        whole = true;
-                        name = kind->name;
-                    }
+                    exception_state saved = state;
+                    saved.type = kind->name;
+                    saved.whole = true;
+                    if (kind->save == nullptr || kind->save(saved, nested))
+                        state = std::move(saved);
                 } catch (const std::bad_alloc&) {
                     throw;
                 } catch (...) {
-                    text += " (its serialize function threw: " + current_text() + ")";
+                    state.text += " (its serialize function threw: " + current_text() + ")";
                 }
         }
-    return to_bytes(whole, name, text, parts);
+    return to_bytes(state);
 }
 
 /// The exception of encode_exception(); a RemoteError if this process does not know its type, a
@@ -403,20 +369,18 @@ inline std::vector<std::byte> encode_exception(const std::exception_ptr& excepti
 /// \param pid  the process that threw
 inline std::exception_ptr decode_exception(std::span<const std::byte> bytes, pid_t pid) {
     try {
-        auto [whole, name, text, parts] =
-            from_bytes<bool, std::string, std::string, std::vector<std::byte>>(bytes);
-        if (whole) {
-            const auto* kind =
-                find_exception([&n = name](const exception_kind& k) { return k.name == n; });
-            if (kind != nullptr) try {
-                    return kind->load(parts);
-                } catch (const std::bad_alloc&) {
-                    throw;
-                } catch (...) {
-                    text += " (it could not be rebuilt: " + current_text() + ")";
-                }
-        }
-        return std::make_exception_ptr(RemoteError(std::move(name), text, pid));
+        auto state = decode<exception_state>(bytes);
+        const exception_kind* kind = nullptr;
+        if (state.whole)
+            kind = find_exception([&](const exception_kind& k) { return k.name == state.type; });
+        if (kind != nullptr) try {
+                kind->raise(state);
+            } catch (...) {
+                const std::type_info* made = abi::__cxa_current_exception_type();
+                if (made != nullptr && *made == *kind->type) return std::current_exception();
+                state.text += " (it could not be rebuilt: " + current_text() + ")";
+            }
+        throw RemoteError(std::move(state.type), state.text, pid);
     } catch (...) {
         return std::current_exception();
     }
@@ -437,29 +401,27 @@ inline std::exception_ptr decode_exception(std::span<const std::byte> bytes, pid
 #ifdef _GLIBCXX_FILESYSTEM
 namespace multiprocessing::detail {
 template <>
-struct exception_parts<std::filesystem::filesystem_error> {
+struct exception_functions<std::filesystem::filesystem_error> {
     using error = std::filesystem::filesystem_error;
-    static std::optional<std::vector<std::byte>> save(const error& e, std::string_view) {
-        // what() is "filesystem error: TEXT: MESSAGE [path] [path]"; TEXT alone can be given back.
-        std::string_view text = e.what();
-        if (constexpr std::string_view before = "filesystem error: "; text.starts_with(before))
-            text.remove_prefix(before.size());
-        text = text.substr(0, text.find(": " + e.code().message()));
-        if (category_named(e.code().category().name()) == nullptr) return std::nullopt;
-        return to_bytes(std::string(text), e.path1(), e.path2(), e.code().value(),
-                        std::string(e.code().category().name()));
+    using path = std::filesystem::path;
+
+    static bool save(exception_state& to, std::string_view) {
+        try {
+            throw;
+        } catch (const error& e) {
+            // what() is "filesystem error: TEXT: MESSAGE [path] [path]"; TEXT alone is given back.
+            to.text = e.what();
+            if (to.text.starts_with("filesystem error: ")) to.text.erase(0, 18);
+            to.text.resize(std::min(to.text.size(), to.text.find(": " + e.code().message())));
+            to.bytes = to_bytes(std::pair<path, path>(e.path1(), e.path2()));
+            return save_code(to, e.code());
+        }
     }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        using path = std::filesystem::path;
-        auto [text, path1, path2, code, name] =
-            from_bytes<std::string, path, path, int, std::string>(bytes);
-        const auto* category = category_named(name);
-        if (category == nullptr)
-            throw SerializationError("an error category unknown here: " + name);
-        const std::error_code error_code(code, *category);
-        if (path1.empty()) return std::make_exception_ptr(error(text, error_code));
-        if (path2.empty()) return std::make_exception_ptr(error(text, path1, error_code));
-        return std::make_exception_ptr(error(text, path1, path2, error_code));
+    static void raise(exception_state& from) {
+        const auto [first, second] = decode<std::pair<path, path>>(from.bytes);
+        if (first.empty()) throw error(from.text, saved_code(from));
+        if (second.empty()) throw error(from.text, first, saved_code(from));
+        throw error(from.text, first, second, saved_code(from));
     }
 };
 [[maybe_unused]] static const bool knows_filesystem_error =
@@ -470,15 +432,17 @@ struct exception_parts<std::filesystem::filesystem_error> {
 #ifdef _GLIBCXX_FUTURE
 namespace multiprocessing::detail {
 template <>
-struct exception_parts<std::future_error> {
-    static std::optional<std::vector<std::byte>> save(const std::future_error& e,
-                                                      std::string_view) {
-        if (e.code().category() != std::future_category()) return std::nullopt;
-        return to_bytes(e.code().value());
+struct exception_functions<std::future_error> {
+    static bool save(exception_state& to, std::string_view) {
+        try {
+            throw;
+        } catch (const std::future_error& e) {
+            to.number = e.code().value();
+            return e.code().category() == std::future_category();
+        }
     }
-    static std::exception_ptr load(std::span<const std::byte> bytes) {
-        return std::make_exception_ptr(
-            std::future_error(static_cast<std::future_errc>(decode<int>(bytes))));
+    static void raise(exception_state& from) {
+        throw std::future_error(static_cast<std::future_errc>(from.number));
     }
 };
 [[maybe_unused]] static const bool knows_future_error = know_exception<std::future_error>();
