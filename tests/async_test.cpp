@@ -77,7 +77,9 @@ struct handle {
 };
 
 /// A test may have used shared memory of queues for the first time: that opens what stays open.
-void warm_up() { mp::async([] { return 1; }).get(); }
+void warm_up() {
+    mp::async([] { return 1; }).get();
+}
 
 }  // namespace
 
@@ -172,7 +174,8 @@ TEST_CASE("async: a result that can't be sent or rebuilt is that exception", "[p
     CHECK(result.ready());
 }
 
-TEST_CASE("async: a child that ends early is WorkerCrashed with what ended it", "[process][async]") {
+TEST_CASE("async: a child that ends early is WorkerCrashed with what ended it",
+          "[process][async]") {
     warm_up();
     const test::no_leaks guard;
     const auto crash = [](auto f) {

@@ -419,10 +419,9 @@ TEST_CASE("Process: join with a timeout", "[process]") {
 TEST_CASE("Process: interrupt, terminate and kill send SIGINT, SIGTERM and SIGKILL", "[process]") {
     const test::no_leaks guard;
     using member = void (mp::Process::*)();
-    for (const auto& [send, signal] :
-         {std::pair<member, int>(&mp::Process::interrupt, SIGINT),
-          std::pair<member, int>(&mp::Process::terminate, SIGTERM),
-          std::pair<member, int>(&mp::Process::kill, SIGKILL)}) {
+    for (const auto& [send, signal] : {std::pair<member, int>(&mp::Process::interrupt, SIGINT),
+                                       std::pair<member, int>(&mp::Process::terminate, SIGTERM),
+                                       std::pair<member, int>(&mp::Process::kill, SIGKILL)}) {
         mp::Process p([] {
             std::signal(SIGINT, SIG_DFL);
             sleep_for_ever();
@@ -474,6 +473,13 @@ TEST_CASE("Process: the sentinel is readable once the child has ended, grandchil
     ::kill(std::stoi(grandchild.wait_line()), SIGKILL);
 }
 
+static_assert(!mp::Sendable<mp::AuthKey>);
+template <class T>
+concept printable = requires(std::ostream& out, const T& value) {
+    out << value;
+};
+static_assert(!printable<mp::AuthKey>);
+
 TEST_CASE("AuthKey: compares, is random, inherited, and replaceable before start()", "[process]") {
     CHECK(mp::AuthKey("abc") == mp::AuthKey("abc"));
     CHECK(mp::AuthKey("abc") != mp::AuthKey("abd"));
@@ -495,9 +501,8 @@ TEST_CASE("AuthKey: compares, is random, inherited, and replaceable before start
     CHECK(same.exitcode() == 1);
     mp::Process other([] {
         const bool there = mp::current_process().authkey() == mp::AuthKey("secret");
-        mp::Process below([] {
-            std::exit(mp::current_process().authkey() == mp::AuthKey("secret"));
-        });
+        mp::Process below(
+            [] { std::exit(mp::current_process().authkey() == mp::AuthKey("secret")); });
         below.start();
         below.join();
         std::exit(there ? 10 + *below.exitcode() : 0);
@@ -648,8 +653,9 @@ TEST_CASE("Process: of exit handlers and statics only those that the child made 
         });
         CHECK(host.exit_status() == 0);
     });
-    CHECK(text == "child-static child-handler child-static child-handler | "
-                  "parent-static parent-handler ");
+    CHECK(text ==
+          "child-static child-handler child-static child-handler | "
+          "parent-static parent-handler ");
 }
 
 TEST_CASE("Process: a program that exits ends its daemons and waits for its other children",

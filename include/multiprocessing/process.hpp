@@ -6,9 +6,9 @@
 ///
 /// A child is forked: it has a copy of everything its parent has at that moment, and shares what
 /// lies in shared memory. Buffers of stdio and iostreams are flushed before the fork and before the
-/// child ends, so nothing is printed twice. Its stdin is empty. Static destructors and exit handlers
-/// of the parent don't run in a child, after std::exit(n) neither; those that the child itself
-/// registered do, and so do the thread_local destructors of the thread that called start().
+/// child ends, so nothing is printed twice. Its stdin is empty. Static destructors and exit
+/// handlers of the parent don't run in a child, after std::exit(n) neither; those that the child
+/// itself registered do, and so do the thread_local destructors of the thread that called start().
 ///
 /// Works whatever the program does with SIGCHLD, and from any thread. What a child can't get from
 /// fork(): locks that another thread of the parent holds at that moment stay locked in the child
@@ -81,18 +81,21 @@ public:
     /// this process when start() returns. Handles (Queue, Lock...) reach the callable as lvalues,
     /// every other argument as an rvalue; std::ref(x) is x&, the child's copy of it.
     template <class F, class... Args>
-        requires(!std::is_base_of_v<Process, std::remove_cvref_t<F>> &&
-                 !std::is_same_v<ProcessOptions, std::remove_cvref_t<F>>)
-    explicit Process(F&& callable, Args&&... args)
+    requires(
+        !std::is_base_of_v<Process, std::remove_cvref_t<F>> &&
+        !std::is_same_v<ProcessOptions, std::remove_cvref_t<F>>) explicit Process(F&& callable,
+                                                                                  Args&&... args)
         : Process(ProcessOptions{}, std::forward<F>(callable), std::forward<Args>(args)...) {}
     template <class F, class... Args>
     Process(ProcessOptions options, F&& callable, Args&&... args) : Process(std::move(options)) {
-        using call = detail::packed_call<F, Args...>;
-        // Shared, since std::function copies; std::move_only_function comes with C++23.
-        target_ = [kept = std::make_shared<call>(std::in_place, std::forward<F>(callable),
-                                                 std::forward<Args>(args)...)] {
-            static_cast<void>((*kept)());
-        };
+        detail::check_callable<F, Args...>();
+        if constexpr (detail::is_callable<F, Args...>) {
+            // Shared, since std::function copies; std::move_only_function comes with C++23.
+            target_ = [kept = std::make_shared<detail::packed_call<F, Args...>>(
+                           std::in_place, std::forward<F>(callable), std::forward<Args>(args)...)] {
+                static_cast<void>((*kept)());
+            };
+        }
     }
 
     Process(Process&&) noexcept = default;
@@ -113,7 +116,8 @@ public:
 
     /// Starts the child. Once, by the process that made the object.
     /// \throws ProcessError if it was started before; OsError if the kernel refuses the fork or a
-    ///     limit, or if a daemon finds no /proc: then no child is left, and start() may be tried again
+    ///     limit, or if a daemon finds no /proc: then no child is left, and start() may be tried
+    ///     again
     void start() {
         detail::child_process& child = open();
         child.require_owner("start");
@@ -137,9 +141,7 @@ public:
     /// \throws ProcessError if it was not started, or belongs to another process
     void join() { started("join").wait(detail::deadline::never()); }
     /// \return false if it still runs when the timeout ends. Python returns None: look at exitcode
-    bool join(duration timeout) {
-        return started("join").wait(detail::deadline::after(timeout));
-    }
+    bool join(duration timeout) { return started("join").wait(detail::deadline::after(timeout)); }
 
     /// False before start(). Reaps an ended child.
     bool is_alive() {
@@ -198,9 +200,7 @@ public:
 
     bool daemon() const { return open().daemon; }
     /// \throws ProcessError once started
-    void daemon(bool on) {
-        unstarted("daemon").daemon = on;
-    }
+    void daemon(bool on) { unstarted("daemon").daemon = on; }
 
     /// The child's key; by default that of this process.
     AuthKey authkey() const {
@@ -252,25 +252,29 @@ private:
     bool closed_ = false;
 };
 
-/// Calls `callable(args...)` once, in a fresh child, which has a copy of everything: so any callable
-/// will do, [&] too, but what it changes stays in the child. Its result, or its exception, comes
-/// back; it must be Sendable. Arguments arrive as in Process.
+/// Calls `callable(args...)` once, in a fresh child, which has a copy of everything: so any
+/// callable will do, [&] too, but what it changes stays in the child. Its result, or its exception,
+/// comes back; it must be Sendable. Arguments arrive as in Process.
 ///
 /// To drop the AsyncResult does not end the call; at its exit the program waits for it, unless this
 /// process is a daemon. If the child is killed, or calls exit(), get() throws WorkerCrashed.
 /// \throws OsError if the kernel refuses the child or its shared memory
 template <class F, class... Args>
 auto async(ProcessOptions options, F&& callable, Args&&... args) {
-    using call = detail::packed_call<F, Args...>;
-    using result = std::remove_cvref_t<typename call::result>;
-    if constexpr (!std::is_void_v<result>) detail::check_sendable<result>();
-    call kept(std::in_place, std::forward<F>(callable), std::forward<Args>(args)...);
-    return AsyncResult<result>(std::make_shared<detail::async_child<result>>(
-        detail::make_child(std::move(options)), detail::source_name(typeid(std::decay_t<F>)), kept));
+    detail::check_callable<F, Args...>();
+    if constexpr (detail::is_callable<F, Args...>) {
+        using call = detail::packed_call<F, Args...>;
+        using result = std::remove_cvref_t<typename call::result>;
+        if constexpr (!std::is_void_v<result>) detail::check_sendable<result>();
+        call kept(std::in_place, std::forward<F>(callable), std::forward<Args>(args)...);
+        return AsyncResult<result>(std::make_shared<detail::async_child<result>>(
+            detail::make_child(std::move(options)), detail::source_name(typeid(std::decay_t<F>)),
+            kept));
+    }
 }
 template <class F, class... Args>
-    requires(!std::is_same_v<ProcessOptions, std::remove_cvref_t<F>>)
-auto async(F&& callable, Args&&... args) {
+requires(!std::is_same_v<ProcessOptions, std::remove_cvref_t<F>>) auto async(F&& callable,
+                                                                             Args&&... args) {
     return async(ProcessOptions{}, std::forward<F>(callable), std::forward<Args>(args)...);
 }
 

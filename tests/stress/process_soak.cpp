@@ -52,7 +52,9 @@ bool one_child(unsigned kind) {
     p.start();
     if (kind % 7 == 0) p.is_alive();
     p.join();
-    const int expected = kind % 5 == 0 ? static_cast<int>(kind % 256) : kind % 5 == 1 ? -SIGKILL : 0;
+    const int expected = kind % 5 == 0   ? static_cast<int>(kind % 256)
+                         : kind % 5 == 1 ? -SIGKILL
+                                         : 0;
     return p.exitcode() == expected;
 }
 
@@ -88,9 +90,7 @@ TEST_CASE("soak: children from a busy program with threads", "[soak][process]") 
         ::__cxa_atexit([](void*) {}, nullptr, &key);
         ::__cxa_finalize(&key);
     });
-    beside([] {
-        ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 0; }, nullptr);
-    });
+    beside([] { ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 0; }, nullptr); });
 
     std::vector<std::thread> starters;
     for (unsigned t = 0; t < 3; ++t)

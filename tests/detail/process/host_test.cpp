@@ -201,7 +201,9 @@ TEST_CASE("Process: another thread registers exit handlers all the time", "[proc
 TEST_CASE("Process: another thread holds the loader's locks, and children load libraries",
           "[process]") {
     const auto work = [] {
-        ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 0; }, nullptr);
+        for (int i = 0; i < 100; ++i)
+            ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 0; }, nullptr);
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
     };
     CHECK(beside(work, [] {
               for (int i = 0; i < 100; ++i) {
@@ -308,7 +310,10 @@ TEST_CASE("Process: without a free descriptor start() throws, and the callable n
           "[process]") {
     test::child host([] {
         static std::atomic<int>& ran = test::shared_memory<std::atomic<int>>();
-        { mp::Process p(mp::ProcessOptions{.daemon = true}, [] {}); p.start(); }
+        {
+            mp::Process p(mp::ProcessOptions{.daemon = true}, [] {});
+            p.start();
+        }
         const rlimit few{32, 32};
         ::setrlimit(RLIMIT_NOFILE, &few);
         std::vector<int> open;

@@ -43,8 +43,8 @@ std::vector<mp::detail::unique_fd> watch(report& pids, int count) {
 
 bool all_end(const std::vector<mp::detail::unique_fd>& watched) {
     for (const auto& pidfd : watched)
-        if (!pidfd || !mp::detail::wait_readable(pidfd.get(),
-                                                 mp::detail::deadline::after(test::patience)))
+        if (!pidfd ||
+            !mp::detail::wait_readable(pidfd.get(), mp::detail::deadline::after(test::patience)))
             return false;
     return true;
 }
@@ -190,8 +190,8 @@ TEST_CASE("lifeline: a child that is no daemon outlives its parent", "[process][
         });
         const auto watched = watch(pids, 1);
         host.kill();
-        CHECK_FALSE(mp::detail::wait_readable(watched[0].get(), mp::detail::deadline::after(
-                                                                    std::chrono::milliseconds(50))));
+        CHECK_FALSE(mp::detail::wait_readable(
+            watched[0].get(), mp::detail::deadline::after(std::chrono::milliseconds(50))));
         mp::detail::send_signal(watched[0], SIGKILL);
         CHECK(all_end(watched));
     }

@@ -38,7 +38,8 @@ int code_under(mp::Limits limits, F f) {
 }
 
 bool can_allocate(std::size_t bytes) {
-    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return false;
     ::munmap(memory, bytes);
     return true;
@@ -102,7 +103,8 @@ TEST_CASE("Limits::file_size: a longer write fails with EFBIG", "[process][limit
           }) == 0);
 }
 
-TEST_CASE("Limits::core_size, and all of them at once; children inherit them", "[process][limits]") {
+TEST_CASE("Limits::core_size, and all of them at once; children inherit them",
+          "[process][limits]") {
     const mp::Limits all{.memory = 512 * mebibyte,
                          .open_files = 64,
                          .file_size = mebibyte,

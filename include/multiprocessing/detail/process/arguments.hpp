@@ -21,7 +21,9 @@ namespace multiprocessing::detail {
 /// Handles name an object that lies in shared memory (Queue, Lock, Value...). They say so by a
 /// nested `using mp_handle_tag = void;`.
 template <class T>
-inline constexpr bool is_handle = requires { typename std::remove_cvref_t<T>::mp_handle_tag; };
+inline constexpr bool is_handle = requires {
+    typename std::remove_cvref_t<T>::mp_handle_tag;
+};
 
 /// How a kept argument of (decayed) type T reaches the callable: a handle as an lvalue, so that
 /// both `Queue<int>` and `Queue<int>&` take it; anything else as an rvalue, as std::thread does.
@@ -54,15 +56,21 @@ inline std::string source_name(const std::type_info& type) {
     return name ? name.get() : type.name();
 }
 
-/// What is kept: decayed copies. Called once.
+/// One readable error; the caller goes on only if is_callable, so that no others follow.
 template <class F, class... Args>
-class packed_call {
-public:
+constexpr void check_callable() {
     static_assert(is_callable<F, Args...>,
                   "multiprocessing: the callable does not take these arguments. It is called once, "
                   "in the child, with copies of its own: handles (Queue, Lock, Value...) arrive as "
                   "lvalues, std::ref(x) as x&, every other argument as an rvalue. So take them by "
                   "value, by const& or by &&.");
+}
+
+/// What is kept: decayed copies. Called once.
+template <class F, class... Args>
+requires is_callable<F, Args...>
+class packed_call {
+public:
     using result = call_result_t<F, Args...>;
 
     template <class G, class... As>
@@ -74,9 +82,8 @@ public:
 private:
     template <std::size_t... I>
     result call(std::index_sequence<I...>) {
-        return std::invoke(
-            std::move(callable_),
-            static_cast<argument_t<std::decay_t<Args>>>(std::get<I>(args_))...);
+        return std::invoke(std::move(callable_),
+                           static_cast<argument_t<std::decay_t<Args>>>(std::get<I>(args_))...);
     }
 
     std::decay_t<F> callable_;

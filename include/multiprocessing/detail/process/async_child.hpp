@@ -37,7 +37,8 @@ namespace multiprocessing::detail {
 /// "was killed by signal 9 (Killed)", "ended with exit code 3"
 inline std::string describe_exit(int exitcode) {
     if (exitcode >= 0) return "ended with exit code " + std::to_string(exitcode);
-    return "was killed by signal " + std::to_string(-exitcode) + " (" + ::strsignal(-exitcode) + ')';
+    return "was killed by signal " + std::to_string(-exitcode) + " (" + ::strsignal(-exitcode) +
+           ')';
 }
 
 template <class R>
@@ -46,7 +47,9 @@ public:
     /// Forks. \param task  what it calls, for errors
     template <class Call>
     async_child(std::shared_ptr<child_process> child, std::string task, Call& call)
-        : child_(std::move(child)), task_(std::move(task)), ring_(message_ring::create("mp:async")) {
+        : child_(std::move(child)),
+          task_(std::move(task)),
+          ring_(message_ring::create("mp:async")) {
         launch(child_, [&] { return run(call); });
     }
 
@@ -105,8 +108,8 @@ private:
         const std::lock_guard lock(collecting_);
         if (this->finished()) return;
         if (cancelled_) {
-            this->fail(std::make_exception_ptr(Cancelled("the call of " + task_ + " in " + who() +
-                                                         " was cancelled")));
+            this->fail(std::make_exception_ptr(
+                Cancelled("the call of " + task_ + " in " + who() + " was cancelled")));
         } else {
             try {
                 take();
@@ -118,15 +121,15 @@ private:
     }
 
     void take() {
-        const bool found =
-            ring_->get(deadline::at_once(), [&](std::uint64_t is, std::span<const std::byte> bytes) {
-                if (is == exception)
-                    this->fail(decode_exception(bytes, child_->pid()));
-                else if constexpr (std::is_void_v<R>)
-                    this->finish();
-                else
-                    this->finish(decode<R>(bytes));
-            });
+        const bool found = ring_->get(deadline::at_once(),
+                                      [&](std::uint64_t is, std::span<const std::byte> bytes) {
+                                          if (is == exception)
+                                              this->fail(decode_exception(bytes, child_->pid()));
+                                          else if constexpr (std::is_void_v<R>)
+                                              this->finish();
+                                          else
+                                              this->finish(decode<R>(bytes));
+                                      });
         if (found) return;
         const int code = child_->exitcode().value();
         this->fail(std::make_exception_ptr(

@@ -128,8 +128,7 @@ private:
         } else if constexpr (detail::can_copy<R>() && !Move) {
             return from.value();
         } else {
-            if (!from.take())
-                throw Error("get: an earlier get() has taken the result");
+            if (!from.take()) throw Error("get: an earlier get() has taken the result");
             return std::move(from.value());
         }
     }

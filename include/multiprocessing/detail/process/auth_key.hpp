@@ -47,8 +47,8 @@ public:
         if (x.size() != y.size()) return false;
         volatile unsigned char difference = 0;
         for (std::size_t i = 0; i < x.size(); ++i)
-            difference = static_cast<unsigned char>(
-                difference | std::to_integer<unsigned char>(x[i] ^ y[i]));
+            difference = static_cast<unsigned char>(difference |
+                                                    std::to_integer<unsigned char>(x[i] ^ y[i]));
         return difference == 0;
     }
 

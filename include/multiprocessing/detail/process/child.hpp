@@ -5,14 +5,17 @@
 /// The fork: what the parent does around it, and a child's first and last code.
 ///
 /// Hangs that were measured, and what is done about each:
-/// - In a child, a lock of libc that another thread of the parent held at the fork is held for ever.
+/// - In a child, a lock of libc that another thread of the parent held at the fork is held for
+/// ever.
 ///   fork() sees to malloc and stdio. Nobody sees to the table of exit handlers (exit(), atexit(),
-///   every static with a destructor) and the loader's locks (dlopen, thread_local with a destructor,
-///   exceptions in older programs). So in a program with threads a child first takes each of these
-///   locks, and its parent waits for its word; one that got stuck, which happened to 1 of 1,305 next
-///   to a thread that registers handlers, is killed before any code of the user ran, and the fork is
-///   made anew. A program with one thread, where nobody can hold them, waits for nothing.
-/// - Static destructors and exit handlers of the parent must not run in a child. The child registers
+///   every static with a destructor) and the loader's locks (dlopen, thread_local with a
+///   destructor, exceptions in older programs). So in a program with threads a child first takes
+///   each of these locks, and its parent waits for its word; one that got stuck, which happened to
+///   1 of 1,305 next to a thread that registers handlers, is killed before any code of the user
+///   ran, and the fork is made anew. A program with one thread, where nobody can hold them, waits
+///   for nothing.
+/// - Static destructors and exit handlers of the parent must not run in a child. The child
+/// registers
 ///   a handler of its own before it runs user code. The newest runs first, so what the child
 ///   registers later runs, then ours, which leaves by _exit.
 
@@ -57,8 +60,7 @@ inline void leave(int status, void*) noexcept {
     end_children();
     flush_streams();
     if (state.logs(LogLevel::info))
-        log_line(LogLevel::info,
-                 "process exiting with exitcode " + std::to_string(status & 0xff));
+        log_line(LogLevel::info, "process exiting with exitcode " + std::to_string(status & 0xff));
     if (state.slot) state.slot->end(status);
     ::_exit(status);
 }
@@ -202,7 +204,7 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
     onset how{.watched = threads || child->daemon || has_limits(child->limits),
               .with_loader = threads};
     duration patience = std::chrono::milliseconds(20);
-    deadline loader_matters = deadline::after(std::chrono::milliseconds(500));
+    const deadline loader_matters = deadline::after(std::chrono::seconds(3));
     for (;;) {
         how.purges = !flush_streams();
         how.has_read = has_read_stdin();
@@ -212,7 +214,8 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
         child->adopt(pid);
         if (!how.watched || await_onset(*child, patience)) break;
         child->disown();
-        // Somebody is in dlopen for a second: most children never need that lock.
+        // Somebody has been in dlopen for seconds, perhaps this thread is: then the child must do
+        // without that lock, and most never need it.
         how.with_loader = how.with_loader && !loader_matters.passed();
         patience = std::min<duration>(2 * patience, std::chrono::seconds(1));
     }

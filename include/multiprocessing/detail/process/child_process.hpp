@@ -212,9 +212,8 @@ private:
 
     /// Readable for ever.
     static unique_fd ended_descriptor() {
-        return off_stdio(unique_fd(call("eventfd for a child", [] {
-            return ::eventfd(1, EFD_CLOEXEC);
-        })));
+        return off_stdio(
+            unique_fd(call("eventfd for a child", [] { return ::eventfd(1, EFD_CLOEXEC); })));
     }
 
     pid_t owner_;

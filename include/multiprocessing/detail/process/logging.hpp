@@ -17,7 +17,14 @@
 namespace multiprocessing {
 
 /// Python's levels; the numbers are those of its `logging`.
-enum class LogLevel { subdebug = 5, debug = 10, info = 20, subwarning = 25, warning = 30, error = 40 };
+enum class LogLevel {
+    subdebug = 5,
+    debug = 10,
+    info = 20,
+    subwarning = 25,
+    warning = 30,
+    error = 40
+};
 
 namespace detail {
 

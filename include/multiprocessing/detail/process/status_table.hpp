@@ -37,18 +37,25 @@ struct refusal {
 
 inline const char* describe(refusal::cause what) noexcept {
     switch (what) {
-        case refusal::exit_handler: return "on_exit in the child";
+        case refusal::exit_handler:
+            return "on_exit in the child";
         case refusal::lifeline:
             return "tying a daemon to its parent needs /proc: mount it, or start the process with "
                    "daemon = false: open of /proc/self/fd";
         case refusal::no_proc_for_memory:
             return "Limits::memory needs /proc: mount it: open of /proc/self/status";
-        case refusal::memory: return "setrlimit for Limits::memory";
-        case refusal::cpu_time: return "setrlimit for Limits::cpu_time";
-        case refusal::open_files: return "setrlimit for Limits::open_files";
-        case refusal::file_size: return "setrlimit for Limits::file_size";
-        case refusal::core_size: return "setrlimit for Limits::core_size";
-        case refusal::none: break;
+        case refusal::memory:
+            return "setrlimit for Limits::memory";
+        case refusal::cpu_time:
+            return "setrlimit for Limits::cpu_time";
+        case refusal::open_files:
+            return "setrlimit for Limits::open_files";
+        case refusal::file_size:
+            return "setrlimit for Limits::file_size";
+        case refusal::core_size:
+            return "setrlimit for Limits::core_size";
+        case refusal::none:
+            break;
     }
     return "start of the child";
 }
