@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// archive (ours|cereal) (record|text|array|map): microseconds to encode and decode a value: a struct of
-// two ints and a short string, 64 KiB of text, 8 MB of doubles, 10,000 entries of map<string, int>.
-// The peer is cereal's binary archive on a stringstream.
+// archive (ours|cereal) (record|text|array|map): microseconds to encode and decode a value: a
+// struct of two ints and a short string, 64 KiB of text, 8 MB of doubles, 10,000 entries of
+// map<string, int>. The peer is cereal's binary archive on a stringstream.
 
 #include <sstream>
 

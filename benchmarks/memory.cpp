@@ -40,9 +40,11 @@ struct usage {
 
 void print(const char* what, const usage& before, double queues = 1) {
     const usage after = usage::now();
-    std::printf("%s, shared memory\t%.6g\tKiB\n", what, (after.shared - before.shared) / queues / 1024);
+    std::printf("%s, shared memory\t%.6g\tKiB\n", what,
+                (after.shared - before.shared) / queues / 1024);
     std::printf("%s, private memory\t%.6g\tKiB\n", what, (after.own - before.own) / queues / 1024);
-    std::printf("%s, descriptors\t%.6g\t\n", what, (after.descriptors - before.descriptors) / queues);
+    std::printf("%s, descriptors\t%.6g\t\n", what,
+                (after.descriptors - before.descriptors) / queues);
     std::printf("%s, mappings\t%.6g\t\n", what, (after.mappings - before.mappings) / queues);
     std::printf("%s, address space\t%.6g\tGiB\n", what,
                 (after.address_space - before.address_space) / queues / (1 << 30));
@@ -53,7 +55,9 @@ void print(const char* what, const usage& before, double queues = 1) {
 int main() {
     return bench::program([] {
         namespace mp = multiprocessing;
-        { mp::Queue<int> warm; }
+        {
+            mp::Queue<int> warm;
+        }
         {
             const usage before = usage::now();
             mp::Queue<int> queue;

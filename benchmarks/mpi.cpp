@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// mpirun -n 2 mpi (throughput|round_trip) BYTES SECONDS: as the programs of these names, by MPI_Send
-// and MPI_Recv between two ranks.
+// mpirun -n 2 mpi (throughput|round_trip) BYTES SECONDS: as the programs of these names, by
+// MPI_Send and MPI_Recv between two ranks.
 
 #define OMPI_SKIP_MPICXX  // the C++ names of MPI-2 want a library of their own
 #include <mpi.h>
@@ -37,7 +37,9 @@ double round_trip(int rank, std::vector<char>& message, double seconds) {
     MPI_Barrier(MPI_COMM_WORLD);
     const std::int64_t begin = bench::now();
     for (std::int64_t before = begin; message[0] == 0;) {
-        const auto send = [&] { MPI_Send(message.data(), size, MPI_CHAR, !rank, 0, MPI_COMM_WORLD); };
+        const auto send = [&] {
+            MPI_Send(message.data(), size, MPI_CHAR, !rank, 0, MPI_COMM_WORLD);
+        };
         const auto receive = [&] {
             MPI_Recv(message.data(), size, MPI_CHAR, !rank, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         };

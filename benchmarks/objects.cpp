@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// objects (record|array|round_trip) PLACEMENT SECONDS: objects per second through a Queue, one putter
-// and one getter: struct{int, int, string}, or vector<double> of 8 MB; or the median time of a record
-// there and back in microseconds.
+// objects (record|array|round_trip) PLACEMENT SECONDS: objects per second through a Queue, one
+// putter and one getter: struct{int, int, string}, or vector<double> of 8 MB; or the median time of
+// a record there and back in microseconds.
 
 #include <multiprocessing/queues.hpp>
 
@@ -23,9 +23,12 @@ struct item<bench::record> {
 };
 template <>
 struct item<std::vector<double>> {
-    static constexpr std::size_t bound = 2;  // else the putter, which may be faster, takes all memory
+    static constexpr std::size_t bound =
+        2;  // else the putter, which may be faster, takes all memory
     static constexpr int between_looks = 1;
-    static std::vector<double> make(bool last) { return std::vector<double>(last ? 1 : 1 << 20, 1.5); }
+    static std::vector<double> make(bool last) {
+        return std::vector<double>(last ? 1 : 1 << 20, 1.5);
+    }
     static bool is_last(const std::vector<double>& v) { return v.size() == 1; }
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// start (process|fork): the median time in microseconds to start a process that does nothing, and to
-// wait for its end.
+// start (process|fork): the median time in microseconds to start a process that does nothing, and
+// to wait for its end.
 
 #include <multiprocessing/process.hpp>
 

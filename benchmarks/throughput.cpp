@@ -33,7 +33,8 @@ double measure(std::size_t size, std::size_t putters, std::size_t getters,
                 if (message[0] != std::byte{0}) break;  // the last one for this getter
             }
             const std::int64_t end = bench::now();
-            for (std::int64_t old = all.end; old < end && !all.end.compare_exchange_weak(old, end);) {
+            for (std::int64_t old = all.end;
+                 old < end && !all.end.compare_exchange_weak(old, end);) {
             }
             all.got += got;
         });
@@ -69,9 +70,9 @@ int main(int, char** arguments) {
         const std::size_t size = std::stoul(arguments[2]);
         const bench::placement place(arguments[5]);
         bench::with_transport(arguments[1], [&]<class Transport>() {
-            std::printf("%.6g\n", measure<Transport>(size, std::stoul(arguments[3]),
-                                                     std::stoul(arguments[4]), place,
-                                                     std::stod(arguments[6])));
+            std::printf("%.6g\n",
+                        measure<Transport>(size, std::stoul(arguments[3]), std::stoul(arguments[4]),
+                                           place, std::stod(arguments[6])));
         });
     });
 }

@@ -76,8 +76,8 @@ public:
         const std::string name =
             "multiprocessing-benchmark-" + std::to_string(::getpid()) + std::to_string(number++);
         const std::size_t depth = std::clamp<std::size_t>((4 << 20) / size, 2, 4096);
-        queue_ = std::make_unique<queue>(boost::interprocess::create_only, name.c_str(), depth,
-                                         size);
+        queue_ =
+            std::make_unique<queue>(boost::interprocess::create_only, name.c_str(), depth, size);
         queue::remove(name.c_str());
     }
     void put(const_bytes message) { queue_->send(message.data(), message.size(), 0); }
