@@ -153,7 +153,8 @@ public:
         kill_result r;
         const auto begin = clock::now();
         const auto over = [&] {
-            return (until_failure && r.failures != 0) || (limit && clock::now() - begin > *limit);
+            return (until_failure && r.failures != 0) ||
+                   (limit && r.points >= 4 && clock::now() - begin > *limit);
         };
         const long sleeps = measure(s, r);
         std::vector<long> points;
