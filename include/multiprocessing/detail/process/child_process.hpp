@@ -142,7 +142,7 @@ public:
         const std::lock_guard lock(process_identity::get().tables);
         slot_ = state.statuses.take();
         try {
-            state.children.emplace(number_, shared_from_this());
+            state.children->by_number.emplace(number_, shared_from_this());
         } catch (...) {
             state.statuses.give_back(std::exchange(slot_, nullptr));
             throw;
@@ -191,10 +191,11 @@ public:
         process_state& state = process_state::get();
         const std::lock_guard lock(process_identity::get().tables);
         if (slot_) state.statuses.give_back(std::exchange(slot_, nullptr));
-        const auto at = state.children.find(number_);
-        if (at == state.children.end()) return;
+        auto& children = state.children->by_number;
+        const auto at = children.find(number_);
+        if (at == children.end()) return;
         last = std::move(at->second);
-        state.children.erase(at);
+        children.erase(at);
     }
 
     /// In the child: a copy that says what the child itself is.
@@ -232,7 +233,7 @@ inline std::vector<std::shared_ptr<child_process>> children_of_this_process(bool
     process_state& state = process_state::get();
     std::vector<std::shared_ptr<child_process>> found;
     const std::lock_guard lock(process_identity::get().tables);
-    for (const auto& [number, child] : state.children)
+    for (const auto& [number, child] : state.children->by_number)
         if (child->started() && (all || child.use_count() == 1)) found.push_back(child);
     return found;
 }

@@ -28,6 +28,13 @@ namespace multiprocessing::detail {
 
 class child_process;
 
+struct child_table {
+    std::map<std::uint64_t, std::shared_ptr<child_process>> by_number = {};
+    /// The parent's, as it was at the fork. Left alone: to take it apart would copy its pages, and
+    /// its objects are the parent's business.
+    child_table* above = nullptr;
+};
+
 /// What a ProcessRef tells about any process.
 struct process_facts {
     std::string name = "MainProcess";
@@ -48,11 +55,11 @@ struct MP_EXPORT process_state_1 {
     status_slot* slot = nullptr;          // where to leave the exit code; only in a child of ours
     bool is_child = false;                // a child of ours, or a raw fork below one; fixed
     bool has_finalizer = false;           // tables
-    std::atomic<std::uint64_t> numbers{0};  // the N of the last "Process-N"
-    std::atomic<int> log_level{100};        // silent
-    std::map<std::uint64_t, std::shared_ptr<child_process>> children;  // tables; not yet joined
-    status_table statuses;                                             // tables
-    lifeline line;                                                     // tables
+    std::atomic<std::uint64_t> numbers{0};    // the N of the last "Process-N"
+    std::atomic<int> log_level{100};          // silent
+    child_table* children = new child_table;  // tables; those not yet joined
+    status_table statuses;                    // tables
+    lifeline line;                            // tables
 
     static process_state_1& get() {
         static process_state_1& only = *new process_state_1;
@@ -75,9 +82,12 @@ private:
         self.pid = this_pid();
         slot = nullptr;
         parent.reset();
-        // Left in place, not taken apart: it lies in pages that are still the parent's too, and its
-        // objects are its parent's business.
-        new (&children) std::map<std::uint64_t, std::shared_ptr<child_process>>();
+        if (!children->by_number.empty()) {
+            if (auto* own = new (std::nothrow) child_table{.above = children})
+                children = own;
+            else
+                children->by_number.clear();
+        }
         statuses.forget();
         line.let_go();
     }
