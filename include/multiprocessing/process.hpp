@@ -56,8 +56,8 @@ namespace detail {
 
 inline std::shared_ptr<child_process> make_child(ProcessOptions options) {
     auto child = std::make_shared<child_process>();
-    if (!options.name.empty()) child->name = std::move(options.name);
-    if (options.daemon) child->daemon = *options.daemon;
+    if (!options.name.empty()) child->facts.name = std::move(options.name);
+    if (options.daemon) child->facts.daemon = *options.daemon;
     child->limits = options.limits;
     return child;
 }
@@ -122,7 +122,7 @@ public:
         detail::child_process& child = open();
         child.require_owner("start");
         if (child.started())
-            throw ProcessError("can't start " + child.name +
+            throw ProcessError("can't start " + child.facts.name +
                                " again: a Process runs once; make another");
         detail::launch(child_, [this] {
             run();
@@ -166,7 +166,7 @@ public:
         child.require_owner("close");
         if (child.started()) {
             if (!child.exitcode())
-                throw ProcessError("can't close " + child.name +
+                throw ProcessError("can't close " + child.facts.name +
                                    " while it runs: join() or terminate() it first");
             child.close();
         }
@@ -174,10 +174,10 @@ public:
         closed_ = true;
     }
 
-    const std::string& name() const { return open().name; }
+    const std::string& name() const { return open().facts.name; }
     void name(std::string name) {
         const std::lock_guard lock(detail::process_identity::get().tables);  // ProcessRefs read it
-        open().name = std::move(name);
+        open().facts.name = std::move(name);
     }
 
     /// Nothing before start().
@@ -198,17 +198,17 @@ public:
         return child.exitcode();
     }
 
-    bool daemon() const { return open().daemon; }
+    bool daemon() const { return open().facts.daemon; }
     /// \throws ProcessError once started
-    void daemon(bool on) { unstarted("daemon").daemon = on; }
+    void daemon(bool on) { unstarted("daemon").facts.daemon = on; }
 
     /// The child's key; by default that of this process.
     AuthKey authkey() const {
-        const auto& own = open().authkey;
+        const auto& own = open().facts.authkey;
         return own ? *own : detail::current_authkey();
     }
     /// \throws ProcessError once started: the child has its key
-    void authkey(AuthKey key) { unstarted("authkey").authkey = std::move(key); }
+    void authkey(AuthKey key) { unstarted("authkey").facts.authkey = std::move(key); }
 
     /// A descriptor (a pidfd) that is readable once the child has ended, for poll and the like. It
     /// is the object's: don't close it.
@@ -221,7 +221,7 @@ public:
 private:
     detail::child_process& open() const {
         if (!child_) throw ProcessError("this Process was moved from");
-        if (closed_) throw ClosedError(child_->name + " is closed");
+        if (closed_) throw ClosedError(child_->facts.name + " is closed");
         return *child_;
     }
     detail::child_process& started(const char* what) const {
@@ -232,14 +232,15 @@ private:
     detail::child_process& unstarted(const char* what) const {
         detail::child_process& child = open();
         if (child.started())
-            throw ProcessError(child.name + " was started: set its " + what + " before start()");
+            throw ProcessError(child.facts.name + " was started: set its " + what +
+                               " before start()");
         return child;
     }
 
     void end() noexcept {
         if (!child_ || closed_ || !child_->belongs_here() || !child_->started()) return;
         try {
-            if (child_->daemon)
+            if (child_->facts.daemon)
                 child_->end_daemon();
             else
                 child_->wait(detail::deadline::never());

@@ -138,7 +138,7 @@ private:
     }
 
     std::string who() const {
-        return child_->name + " (pid " + std::to_string(child_->pid()) + ')';
+        return child_->facts.name + " (pid " + std::to_string(child_->pid()) + ')';
     }
 
     std::shared_ptr<child_process> child_;

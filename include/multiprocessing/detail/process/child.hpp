@@ -62,13 +62,14 @@ inline void leave(int status, void*) noexcept {
     if (state.logs(LogLevel::info))
         log_line(LogLevel::info, "process exiting with exitcode " + std::to_string(status & 0xff));
     if (state.slot) state.slot->end(status);
-    ::_exit(status);
+    early<::_exit>(status);
+    std::abort();  // not reached
 }
 
 /// "Process Process-1 (pid 42): uncaught std::runtime_error: what". Called in a catch block.
 inline void report_uncaught(const char* what) noexcept {
     try {
-        const process_facts& self = process_state::get().self;
+        const process_facts& self = *process_state::get().self;
         const std::type_info* type = abi::__cxa_current_exception_type();
         std::string line = "Process " + self.name + " (pid " + std::to_string(self.pid) +
                            "): uncaught " + (type ? source_name(*type) : "exception");
@@ -92,7 +93,8 @@ inline void report_uncaught(const char* what) noexcept {
     } catch (...) {
         report_uncaught(nullptr);
     }
-    std::exit(code);
+    early<std::exit>(code);
+    ::_exit(code);  // not reached
 }
 
 /// What a child has to do at its start. The parent finds out, since that costs the child a copy or
@@ -110,7 +112,7 @@ struct onset {
     status_slot& slot = self.slot();
     slot.stage.store(status_slot::probing, std::memory_order_relaxed);  // says no more than that
     refusal trouble;
-    if (::on_exit(&leave, nullptr) != 0) trouble = {refusal::exit_handler, ENOMEM};
+    if (early<::on_exit>(&leave, nullptr) != 0) trouble = {refusal::exit_handler, ENOMEM};
     if (how.with_loader) {
         ::__cxa_thread_atexit_impl([](void*) {}, nullptr, &process_state::get());
         ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 1; }, nullptr);
@@ -118,18 +120,16 @@ struct onset {
     if (how.purges) purge_streams();
 
     process_state& state = process_state::get();
-    state.parent = std::move(state.self);
-    state.parent->pid = self.owner();
-    state.path = self.path();
+    state.self->pid = self.owner();  // its parent's facts
+    state.parent = std::exchange(state.self, &self.facts);
+    state.path = &self.path();
     state.numbers.store(0, std::memory_order_relaxed);  // one thread
-    state.self = {self.name, this_pid(), self.daemon,
-                  self.authkey ? self.authkey : state.parent->authkey};
     state.is_child = true;
     state.slot = &slot;
     self.is_me();
 
     empty_stdin(how.has_read);
-    if (trouble.what == refusal::none && self.daemon) {
+    if (trouble.what == refusal::none && self.facts.daemon) {
         if (const int e = state.line.arm()) trouble = {refusal::lifeline, e};
     } else {
         state.line.drop();
@@ -174,10 +174,10 @@ inline bool await_onset(const child_process& child, duration patience) {
 /// Everything that must be there before a fork, since a child can't make it.
 inline void prepare_launch(child_process& child) {
     process_state& state = process_state::get();
-    current_authkey();
+    if (!child.facts.authkey) child.facts.authkey = current_authkey();
     {
         const std::lock_guard lock(process_identity::get().tables);
-        if (child.daemon) state.line.make();
+        if (child.facts.daemon) state.line.make();
         if (std::exchange(state.has_finalizer, true)) return;
     }
     // A child of ours never gets here: leave() runs first.
@@ -201,7 +201,7 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
     unique_fd(call("eventfd before a fork", [] { return ::eventfd(0, EFD_CLOEXEC); }));
 
     const bool threads = !single_threaded();
-    onset how{.watched = threads || child->daemon || has_limits(child->limits),
+    onset how{.watched = threads || child->facts.daemon || has_limits(child->limits),
               .with_loader = threads};
     duration patience = std::chrono::milliseconds(20);
     const deadline loader_matters = deadline::after(std::chrono::seconds(3));
@@ -210,7 +210,7 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
         how.has_read = has_read_stdin();
         const pid_t pid = ::fork();
         if (pid == 0) live(*child, how, body);
-        if (pid == -1) throw_os_error(errno, "fork for " + child->name);
+        if (pid == -1) throw_os_error(errno, "fork for " + child->facts.name);
         child->adopt(pid);
         if (!how.watched || await_onset(*child, patience)) break;
         child->disown();

@@ -42,18 +42,16 @@ inline constexpr duration daemon_grace = std::chrono::seconds(1);
 class child_process : public std::enable_shared_from_this<child_process> {
 public:
     // Fixed once it was started; before that its Process sets them.
-    std::string name;
-    bool daemon = false;
+    process_facts facts;  // authkey: nothing if it is its parent's; the name: see tables
     Limits limits;
-    std::optional<AuthKey> authkey;  // nothing: as its parent
 
     child_process() {
         process_state& state = process_state::get();
         owner_ = this_pid();
         number_ = state.numbers.fetch_add(1, std::memory_order_relaxed) + 1;  // only unique
-        path_ = (state.path.empty() ? "" : state.path + ':') + std::to_string(number_);
-        name = "Process-" + path_;
-        daemon = state.self.daemon;
+        path_ = (state.path->empty() ? "" : *state.path + ':') + std::to_string(number_);
+        facts.name = "Process-" + path_;
+        facts.daemon = state.self->daemon;
     }
 
     /// "1:2": the numbers of its ancestors and its own.
@@ -69,14 +67,14 @@ public:
     /// \param what  "join", "kill"
     void require_owner(const char* what) const {
         if (belongs_here()) return;
-        throw ProcessError("can't " + std::string(what) + ' ' + name + ": only process " +
+        throw ProcessError("can't " + std::string(what) + ' ' + facts.name + ": only process " +
                            std::to_string(owner_) + ", which made it, may; this is process " +
                            std::to_string(this_pid()));
     }
     void require_started(const char* what) const {
         require_owner(what);
         if (!started())
-            throw ProcessError("can't " + std::string(what) + ' ' + name +
+            throw ProcessError("can't " + std::string(what) + ' ' + facts.name +
                                ": it was not started; call start() first");
     }
 
@@ -142,6 +140,7 @@ public:
         const std::lock_guard lock(process_identity::get().tables);
         slot_ = state.statuses.take();
         try {
+            if (!state.children) state.children = new child_table{.above = state.inherited};
             state.children->by_number.emplace(number_, shared_from_this());
         } catch (...) {
             state.statuses.give_back(std::exchange(slot_, nullptr));
@@ -167,7 +166,10 @@ public:
     }
 
     /// From here on it is started for everybody.
-    void publish() noexcept { pid_.store(born_, std::memory_order_release); }  // with the pidfd
+    void publish() noexcept {
+        facts.pid = born_;
+        pid_.store(born_, std::memory_order_release);  // with the pidfd and the facts
+    }
 
     /// Back to before adopt(): that child is to be killed and replaced, or was refused.
     void disown() {
@@ -191,6 +193,7 @@ public:
         process_state& state = process_state::get();
         const std::lock_guard lock(process_identity::get().tables);
         if (slot_) state.statuses.give_back(std::exchange(slot_, nullptr));
+        if (!state.children) return;
         auto& children = state.children->by_number;
         const auto at = children.find(number_);
         if (at == children.end()) return;
@@ -200,7 +203,8 @@ public:
 
     /// In the child: a copy that says what the child itself is.
     void is_me() noexcept {
-        pid_.store(this_pid(), std::memory_order_relaxed);  // one thread
+        facts.pid = this_pid();
+        pid_.store(facts.pid, std::memory_order_relaxed);  // one thread
     }
 
 private:
@@ -233,6 +237,7 @@ inline std::vector<std::shared_ptr<child_process>> children_of_this_process(bool
     process_state& state = process_state::get();
     std::vector<std::shared_ptr<child_process>> found;
     const std::lock_guard lock(process_identity::get().tables);
+    if (!state.children) return found;
     for (const auto& [number, child] : state.children->by_number)
         if (child->started() && (all || child.use_count() == 1)) found.push_back(child);
     return found;
@@ -250,10 +255,10 @@ inline void end_children() noexcept {
             const auto children = children_of_this_process();
             if (children.empty()) return;
             for (const auto& child : children)
-                if (child->daemon) child->signal(SIGTERM);
+                if (child->facts.daemon) child->signal(SIGTERM);
             const deadline grace = deadline::after(daemon_grace);
             for (const auto& child : children)
-                if (child->daemon && !child->wait(grace)) child->signal(SIGKILL);
+                if (child->facts.daemon && !child->wait(grace)) child->signal(SIGKILL);
             for (const auto& child : children) child->wait(deadline::never());
         }
     } catch (...) {  // a descriptor that the host closed: nothing is left to wait on

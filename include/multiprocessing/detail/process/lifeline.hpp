@@ -27,6 +27,7 @@
 
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/detail/process/early.hpp>
 
 namespace multiprocessing::detail {
 
@@ -36,6 +37,7 @@ public:
     void make() {
         if (write_) return;
         std::tie(read_, write_) = make_pipe(O_NONBLOCK);
+        std::snprintf(path_, sizeof path_, "/proc/self/fd/%d", read_.get());
     }
 
     /// In any forked child: the line is its parent's. The read end is kept for arm().
@@ -46,20 +48,19 @@ public:
 
     /// In a daemon. \return 0 or an errno value; does not return if the parent is gone
     int arm() noexcept {
-        char path[32];
-        std::snprintf(path, sizeof path, "/proc/self/fd/%d", read_.get());
-        int line = retry([&] { return ::open(path, O_RDONLY | O_NONBLOCK); });
+        int line = retry([&] { return early<::open>(path_, O_RDONLY | O_NONBLOCK); });
         if (line >= 0 && line <= STDERR_FILENO) {  // closed by the program; as off_stdio()
             const int low = line;
-            line = ::fcntl(low, F_DUPFD, STDERR_FILENO + 1);
+            line = early<::fcntl>(low, F_DUPFD, STDERR_FILENO + 1);
             ::close(low);
         }
         if (line < 0) return errno;
-        if (::fcntl(line, F_SETOWN, ::getpid()) != 0 || ::fcntl(line, F_SETSIG, SIGKILL) != 0 ||
-            ::fcntl(line, F_SETFL, O_ASYNC | O_NONBLOCK) != 0)
+        if (early<::fcntl>(line, F_SETOWN, ::getpid()) != 0 ||
+            early<::fcntl>(line, F_SETSIG, SIGKILL) != 0 ||
+            early<::fcntl>(line, F_SETFL, O_ASYNC | O_NONBLOCK) != 0)
             return errno;
         pollfd now{line, POLLIN, 0};
-        retry([&] { return ::poll(&now, 1, 0); });
+        retry([&] { return early<::poll>(&now, 1, 0); });
         if ((now.revents & POLLHUP) != 0) ::_exit(0);
         drop();
         return 0;  // the descriptor stays open for life
@@ -67,6 +68,7 @@ public:
 
 private:
     unique_fd read_, write_;
+    char path_[32] = {};  // of the read end
 };
 
 }  // namespace multiprocessing::detail

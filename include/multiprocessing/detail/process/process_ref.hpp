@@ -46,7 +46,7 @@ public:
         if (facts_.pid != detail::this_pid())
             throw ProcessError("only a process itself can change its authkey");
         const std::lock_guard lock(detail::process_identity::get().tables);
-        facts_.authkey = detail::process_state::get().self.authkey = std::move(key);
+        facts_.authkey = detail::process_state::get().self->authkey = std::move(key);
     }
 
     /// True for the current process.
@@ -105,7 +105,7 @@ inline ProcessRef current_process() {
     {
         detail::current_authkey();
         const std::lock_guard lock(detail::process_identity::get().tables);
-        facts = detail::process_state::get().self;
+        facts = *detail::process_state::get().self;
     }
     return ProcessRef(std::move(facts));
 }
@@ -113,7 +113,7 @@ inline ProcessRef current_process() {
 /// Nothing in the first process, and in one that does not come from this library.
 /// \throws OsError if there is no descriptor left
 inline std::optional<ProcessRef> parent_process() {
-    const auto& facts = detail::process_state::get().parent;
+    const detail::process_facts* facts = detail::process_state::get().parent;
     if (!facts) return std::nullopt;
     ProcessRef parent(*facts);
     auto pidfd = std::make_shared<detail::unique_fd>(detail::open_pidfd(parent.pid()));
@@ -125,15 +125,13 @@ inline std::optional<ProcessRef> parent_process() {
 /// The children that run, in the order in which they were made. Reaps those that ended, as Python
 /// does: their exit codes remain with their Process objects.
 inline std::vector<ProcessRef> active_children() {
-    const AuthKey own = detail::current_authkey();
     std::vector<ProcessRef> found;
     for (auto& child : detail::children_of_this_process()) {
         if (child->exitcode()) continue;
         detail::process_facts facts;
         {
             const std::lock_guard lock(detail::process_identity::get().tables);  // the name
-            facts = {child->name, child->pid(), child->daemon,
-                     child->authkey ? child->authkey : own};
+            facts = child->facts;
         }
         ProcessRef ref(std::move(facts));
         ref.child_ = std::move(child);

@@ -9,10 +9,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <pthread.h>
@@ -49,17 +49,19 @@ struct process_facts {
 /// "tables" means guarded by process_identity::tables, which is held over every fork. Nothing that
 /// forks or waits is called under it.
 struct MP_EXPORT process_state_1 {
-    process_facts self;                   // tables; name, pid and daemon are fixed since the start
-    std::optional<process_facts> parent;  // nothing where no Process made this one; fixed
-    std::string path;                     // "1:2" in "Process-1:2", "" in the first; fixed
-    status_slot* slot = nullptr;          // where to leave the exit code; only in a child of ours
-    bool is_child = false;                // a child of ours, or a raw fork below one; fixed
-    bool has_finalizer = false;           // tables
-    std::atomic<std::uint64_t> numbers{0};    // the N of the last "Process-N"
-    std::atomic<int> log_level{100};          // silent
-    child_table* children = new child_table;  // tables; those not yet joined
-    status_table statuses;                    // tables
-    lifeline line;                            // tables
+    // In a child these point to what its parent made: nothing is copied at its start.
+    process_facts* self = &first;           // tables; name, pid and daemon are fixed
+    const process_facts* parent = nullptr;  // null where no Process made this one; fixed
+    const std::string* path = &none;        // "1:2" in "Process-1:2", "" in the first; fixed
+    status_slot* slot = nullptr;            // where to leave the exit code; only in a child of ours
+    bool is_child = false;                  // a child of ours, or a raw fork below one; fixed
+    bool has_finalizer = false;             // tables
+    std::atomic<std::uint64_t> numbers{0};  // the N of the last "Process-N"
+    std::atomic<int> log_level{100};        // silent
+    child_table* children = nullptr;        // tables; those not yet joined; null: none yet
+    child_table* inherited = nullptr;       // tables
+    status_table statuses;                  // tables
+    lifeline line;                          // tables
 
     static process_state_1& get() {
         static process_state_1& only = *new process_state_1;
@@ -71,23 +73,21 @@ struct MP_EXPORT process_state_1 {
     }
 
 private:
+    process_facts first;
+    const std::string none;
+
     process_state_1() {
-        self.pid = this_pid();  // registers its hooks, which run before these in a child
+        first.pid = this_pid();  // registers its hooks, which run before these in a child
         const int result = ::pthread_atfork(nullptr, nullptr, [] { get().forked(); });
         if (result != 0) throw_os_error(result, "pthread_atfork");
     }
 
     /// In every forked child, the host's own ones too.
     void forked() noexcept {
-        self.pid = this_pid();
+        self->pid = this_pid();
         slot = nullptr;
-        parent.reset();
-        if (!children->by_number.empty()) {
-            if (auto* own = new (std::nothrow) child_table{.above = children})
-                children = own;
-            else
-                children->by_number.clear();
-        }
+        parent = nullptr;
+        if (children) inherited = std::exchange(children, nullptr);
         statuses.forget();
         line.let_go();
     }
@@ -96,15 +96,15 @@ using process_state = process_state_1;
 
 inline void log_line(LogLevel level, std::string_view text) {
     process_state& state = process_state::get();
-    if (state.logs(level)) write_log_line(level, state.self.name, text);
+    if (state.logs(level)) write_log_line(level, state.self->name, text);
 }
 
 /// Made at first use, then the same in every process below.
 inline AuthKey current_authkey() {
     process_state& state = process_state::get();
     const std::lock_guard lock(process_identity::get().tables);
-    if (!state.self.authkey) state.self.authkey = AuthKey::generate();
-    return *state.self.authkey;
+    if (!state.self->authkey) state.self->authkey = AuthKey::generate();
+    return *state.self->authkey;
 }
 
 }  // namespace multiprocessing::detail

@@ -28,6 +28,7 @@
 #endif
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/process/early.hpp>
 #include <multiprocessing/detail/process/logging.hpp>
 
 // All open streams. In glibc's library, no longer in its headers.
@@ -124,7 +125,7 @@ inline bool has_read_stdin() noexcept {
 /// As Python: a child reads nothing from stdin. What was read ahead of it is the parent's to use.
 /// Without a /dev/null (a bare chroot) it is the end of a pipe.
 inline void empty_stdin(bool has_read) noexcept {
-    int fd = retry([] { return ::open("/dev/null", O_RDONLY); });
+    int fd = retry([] { return early<::open>("/dev/null", O_RDONLY); });
     if (fd < 0) {
         int ends[2];
         if (::pipe(ends) == 0) {
@@ -133,7 +134,7 @@ inline void empty_stdin(bool has_read) noexcept {
         }
     }
     if (fd > STDIN_FILENO) {
-        ::dup2(fd, STDIN_FILENO);
+        early<::dup2>(fd, STDIN_FILENO);
         ::close(fd);
     } else if (fd < 0) {
         ::close(STDIN_FILENO);
