@@ -21,8 +21,6 @@
 
 #include <string.h>
 
-#include <cxxabi.h>
-
 #include <multiprocessing/detail/archive/exception.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
@@ -93,9 +91,8 @@ private:
                 ring_->put(message.pieces(), result, deadline::never());
             }
             return 0;
-        } catch (const abi::__forced_unwind&) {  // pthread_exit
-            throw;
         } catch (...) {
+            if (is_forced_unwind()) throw;
             const std::vector<std::byte> bytes = encode_exception(std::current_exception());
             const std::span<const std::byte> piece(bytes);
             ring_->put({&piece, 1}, exception, deadline::never());

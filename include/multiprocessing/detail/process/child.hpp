@@ -80,17 +80,20 @@ inline void report_uncaught(const char* what) noexcept {
     }
 }
 
+/// In a catch (...): pthread_exit, or a cancellation, on its way. It has no type; to catch it by
+/// abi::__forced_unwind& is a null reference for UBSan of g++.
+inline bool is_forced_unwind() noexcept { return abi::__cxa_current_exception_type() == nullptr; }
+
 /// Runs user code as the last thing of a child. Nothing unwinds past this.
 [[noreturn]] inline void run_and_exit(const std::function<int()>& body) noexcept {
     int code = 1;
     try {
         log_line(LogLevel::info, "child process calling run()");
         code = body();
-    } catch (const abi::__forced_unwind&) {  // pthread_exit
-        std::exit(0);                        // the catch block must not be left
     } catch (const std::exception& e) {
         report_uncaught(e.what());
     } catch (...) {
+        if (is_forced_unwind()) early<std::exit>(0);  // this block must not be left
         report_uncaught(nullptr);
     }
     early<std::exit>(code);
