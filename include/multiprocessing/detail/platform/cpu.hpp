@@ -23,7 +23,10 @@ inline void cpu_relax() noexcept {
 #endif
 }
 
-/// Lets the line at `p` come into this core, to be written soon. Never faults.
+/// Lets the line at `p` come into this core, to be read soon. Never faults.
+inline void prefetch_to_read(const std::byte* p) noexcept { __builtin_prefetch(p); }
+
+/// The same, to be written soon.
 inline void prefetch_to_write(const std::byte* p) noexcept {
 #if defined(__x86_64__)
     asm volatile("prefetchw %0" : : "m"(*p));  // GCC makes it of the builtin only with -mprfchw

@@ -159,17 +159,19 @@ public:
     template <class Visit>
     bool get(deadline until, Visit visit) {
         held room;
-        for (;;) {
+        for (bool waited = false;; waited = true) {
             check_open();
+            std::uint64_t at;
             {
                 held lock(shared_->get.lock, until, patience);
                 if (!lock) return false;
                 const position head = shared_->get.committed.mine();
                 position& seen = shared_->get.seen;
+                at = head.bytes;
                 if (seen.bytes <= head.bytes) {
-                    chase_.before_look(head.count);
+                    if (!waited) chase_.before_look(head.count);
                     seen = shared_->put.committed.read().at;
-                    chase_.after_look(seen.count > head.count);
+                    if (!waited) chase_.after_look(seen.count > head.count);
                 }
                 if (seen.bytes != head.bytes) {
                     const bool last = take(head, visit) == seen.bytes;
@@ -184,6 +186,9 @@ public:
             };
             if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty, true))
                 return false;
+            const std::byte* next = address(at);  // comes over while we take the lock
+            prefetch_to_read(next);
+            prefetch_to_read(next + 64);
         }
     }
 
