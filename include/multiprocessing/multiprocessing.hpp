@@ -5,6 +5,7 @@
 /// Everything of the library but mpi/.
 
 #include <multiprocessing/errors.hpp>
+#include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
 #include <multiprocessing/version.hpp>

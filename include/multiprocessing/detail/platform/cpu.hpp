@@ -12,6 +12,14 @@ namespace multiprocessing::detail {
 /// fetches pairs.
 inline constexpr std::size_t line_pair = 128;
 
+/// Where a pointer to a virtual member function says that it is one: in the lowest bit of its first
+/// word, else of its second (Itanium C++ ABI 2.3, and the C++ ABI for Arm).
+#if defined(__aarch64__) || defined(__arm__)
+inline constexpr bool member_tag_in_pointer = false;
+#else
+inline constexpr bool member_tag_in_pointer = true;
+#endif
+
 /// Tells the processor that this thread spins: some 25 ns on x86.
 inline void cpu_relax() noexcept {
 #if defined(__x86_64__) || defined(__i386__)

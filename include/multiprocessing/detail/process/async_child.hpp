@@ -75,6 +75,8 @@ public:
         return cancelled_;
     }
 
+    int sentinel() const noexcept override { return child_->sentinel(); }
+
 private:
     enum kind : std::uint64_t { result = 1, exception = 2 };
 

@@ -39,6 +39,19 @@ public:
     /// \return false if it had ended
     virtual bool cancel() = 0;
 
+    // --- for as_completed(): one of many
+
+    /// A descriptor that is readable once it has ended; -1: wait_for() instead.
+    virtual int sentinel() const noexcept { return -1; }
+    /// Those of the same pool are waited for together.
+    virtual const void* pool() const noexcept { return nullptr; }
+    /// Until `done(with)`: asked whenever anything of the same pool has ended.
+    /// \return false if the deadline came
+    virtual bool wait_for(deadline until, bool (*done)(void*), void* with) {
+        static_cast<void>(until);
+        return done(with);
+    }
+
     bool finished() const noexcept { return finished_.load(std::memory_order_acquire); }  // (B)
     const std::exception_ptr& error() const noexcept { return error_; }
     value_type& value() noexcept { return *value_; }
@@ -112,6 +125,9 @@ public:
     bool cancel() { return state().cancel(); }
 
 private:
+    template <class T>
+    friend class CompletedResults;
+
     detail::async_state<R>& state() const {
         if (!state_) throw Error("this AsyncResult has no task: it was moved from");
         return *state_;

@@ -13,7 +13,7 @@
 namespace multiprocessing::detail {
 
 /// What a region holds.
-enum class region_kind : std::uint16_t { message_ring = 1 };
+enum class region_kind : std::uint16_t { message_ring = 1, pool_board = 2 };
 
 using region_id = std::array<std::uint64_t, 2>;
 

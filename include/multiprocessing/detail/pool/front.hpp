@@ -1,0 +1,694 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// The front of a pool: which tasks are out, who waits for them, what happens when one comes home.
+/// It knows no worker; a back (back.hpp) carries.
+///
+/// Who waits works: a thread blocked for a result collects results itself. One collector thread,
+/// started by the first asynchronous call, does it when nobody waits. Only one thread collects at a
+/// time; the others wait for it to finish something or to leave.
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/pool/back.hpp>
+#include <multiprocessing/detail/pool/task_log.hpp>
+#include <multiprocessing/detail/process/async_child.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing::detail {
+
+/// Some items that travel together. Kept by the front until each has a result or an error.
+class pool_task {
+public:
+    virtual ~pool_task() = default;
+
+    // Set before submit().
+    callable_ref callable{};
+    std::string_view name;  // of the callable, for errors
+    std::uint32_t items = 1;
+    std::uint64_t first = 0;      // number of the first item in its job
+    bool numbered = false;        // errors name the item
+    std::int64_t timeout = 0;     // nanoseconds an item; 0: none
+    std::size_t retries = 0;      // of each item
+    std::vector<std::byte> kept;  // its bytes, if some of it may have to run again
+
+    /// One item's result, in order. On the collecting thread; must not throw.
+    /// \param frames  from this item's frame on \return the bytes of it; 0: malformed
+    virtual std::size_t result(std::uint32_t item, std::span<const std::byte> frames,
+                               pid_t worker) noexcept = 0;
+    virtual void failed(std::uint32_t item, std::exception_ptr error) noexcept = 0;
+    /// The bytes of its items from `item` on, cut out of `kept`.
+    virtual std::vector<std::byte> rest(std::uint32_t item) const = 0;
+    /// All items have been answered.
+    virtual void complete() noexcept {}
+
+    // The front's.
+    std::uint32_t answered = 0, base = 0;  // base: items that were answered before this message
+    std::int64_t busy = 0;                 // nanoseconds in workers
+    std::size_t tried = 0;                 // how often the next item was run
+    task_id id{};
+    std::int64_t submitted = 0;  // CLOCK_MONOTONIC
+    std::uint32_t failures = 0;  // items with an error; those who answer them count
+};
+
+class pool_front final : private pool_events {
+public:
+    pool_front(std::unique_ptr<pool_back> back, std::string name)
+        : back_(std::move(back)), name_(std::move(name)), pid_(this_pid()) {}
+    pool_front(const pool_front&) = delete;
+    pool_front& operator=(const pool_front&) = delete;
+    ~pool_front() {
+        if (pid_ != this_pid()) {  // a forked copy: the threads and workers are the other's
+            static_cast<void>(back_.release());
+            static_cast<void>(collector_.release());
+            return;
+        }
+        end();
+    }
+
+    pool_back& back() noexcept { return *back_; }
+
+    /// A map that sends its tasks little by little: close() lets it go on, join() waits for it.
+    class job {
+    public:
+        explicit job(pool_front& front) : front_(&front) {
+            front.require_here();
+            const std::lock_guard lock(front.mutex_);
+            front.check_open();
+            ++front.jobs_;
+        }
+        job(const job&) = delete;
+        job& operator=(const job&) = delete;
+        ~job() { end(); }
+        void end() noexcept {
+            if (!front_) return;
+            {
+                const std::lock_guard lock(front_->mutex_);
+                --front_->jobs_;
+            }
+            std::exchange(front_, nullptr)->changed_.notify_all();
+        }
+
+    private:
+        pool_front* front_;
+    };
+
+    /// \param in_background  somebody may not wait for it
+    /// \param continues  it belongs to what was begun before
+    void submit(std::shared_ptr<pool_task> task, pieces bytes, bool in_background,
+                bool continues = false) {
+        require_here();
+        {
+            std::unique_lock lock(mutex_);
+            if (continues && terminated_)
+                throw Cancelled(describe(*task, 0) + " was not begun: the pool was terminated");
+            if (!continues || joined_) check_open();
+            if (broken_) std::rethrow_exception(broken_);
+            if (in_background) start_collector();
+            enter(task);
+        }
+        if (task->timeout != 0) watch(task->timeout);
+        send(*task, task, bytes);
+        if (in_background && idle_.load(std::memory_order_seq_cst)) wake_collector();
+    }
+
+    /// Collects until `done()`. Threads: any, at once.
+    /// \return false if the deadline came
+    template <class Done>
+    bool wait(deadline until, Done done) {
+        if (done()) return true;
+        require_here();
+        std::unique_lock lock(mutex_);
+        if (is_collector()) {  // in a callback
+            lock.unlock();
+            return collect(until, done);
+        }
+        struct count {
+            int& of;
+            explicit count(int& n) : of(n) { ++of; }
+            ~count() { --of; }
+        } waiting(waiting_);
+        if (collecting_ && in_background_) back_->interrupt();
+        while (!done()) {
+            if (until.passed() && !until.is_at_once()) return false;
+            if (!collecting_) {
+                take_role(false);
+                lock.unlock();
+                const bool got = collect(until, done);
+                lock.lock();
+                leave_role();
+                if (!got && wanted_.load(std::memory_order_seq_cst) == 0 && until.passed())
+                    return done();
+                if (!got && wanted_ != 0)
+                    changed_.wait(lock, [this] { return wanted_ == 0 && !collecting_; });
+            } else if (until.is_at_once()) {
+                return done();
+            } else if (until.is_never()) {
+                changed_.wait(lock);
+            } else {
+                changed_.wait_for(lock, until.remaining());
+            }
+        }
+        return true;
+    }
+
+    /// \return false if it is answered already
+    bool cancel(const std::shared_ptr<pool_task>& task) {
+        task_id id;
+        {
+            const std::lock_guard lock(mutex_);
+            if (!is_out(*task)) return false;
+            id = task->id;
+        }
+        if (back_->withdraw(id)) {
+            exclusively([&] {
+                {
+                    const std::lock_guard lock(mutex_);
+                    if (!is_out(*task) || !(task->id == id)) return;
+                    leave(*task);
+                }
+                fail_rest(*task, std::make_exception_ptr(Cancelled(describe(*task, task->answered) +
+                                                                   " was cancelled")));
+            });
+            return true;
+        }
+        return back_->arrest(id);
+    }
+
+    /// Nobody wants its results: if it was not begun it will not be.
+    void drop(const std::shared_ptr<pool_task>& task) {
+        task_id id;
+        {
+            const std::lock_guard lock(mutex_);
+            if (!is_out(*task)) return;
+            id = task->id;
+        }
+        if (!back_->withdraw(id)) return;
+        const std::lock_guard lock(mutex_);
+        if (is_out(*task) && task->id == id) leave(*task);
+    }
+
+    /// For the collecting thread: the task will not be begun, and is answered without a word.
+    /// \return false if it was begun
+    bool withdraw(pool_task& task) {
+        if (!back_->withdraw(task.id)) return false;
+        const std::lock_guard lock(mutex_);
+        if (is_out(task)) leave(task);
+        return true;
+    }
+
+    void require_open() const {
+        require_here();
+        const std::lock_guard lock(mutex_);
+        check_open();
+    }
+    void close() {
+        const std::lock_guard lock(mutex_);
+        closed_ = true;
+    }
+    bool closed() const {
+        const std::lock_guard lock(mutex_);
+        return closed_;
+    }
+
+    /// Waits until every task is answered, and ends the workers.
+    void join() {
+        require_here();
+        wait(deadline::never(), [this] {
+            return out_.load(std::memory_order_acquire) == 0 &&
+                   jobs_.load(std::memory_order_acquire) == 0;
+        });
+        bool broken;
+        {
+            const std::lock_guard lock(mutex_);
+            if (std::exchange(joined_, true)) return;
+            broken = broken_ != nullptr;
+        }
+        stop_collector();
+        if (broken || terminated_) back_->terminate();
+        back_->finish();
+    }
+
+    void terminate() {
+        require_here();
+        {
+            const std::lock_guard lock(mutex_);
+            closed_ = terminated_ = true;
+        }
+        back_->terminate();
+        exclusively([&] {
+            std::vector<std::shared_ptr<pool_task>> all;
+            {
+                const std::lock_guard lock(mutex_);
+                all = take_all();
+            }
+            for (const auto& task : all)
+                fail_rest(*task,
+                          std::make_exception_ptr(Cancelled(describe(*task, task->answered) +
+                                                            " ended: the pool was terminated")));
+        });
+    }
+
+    bool joined() const {
+        const std::lock_guard lock(mutex_);
+        return joined_;
+    }
+
+    PoolStats stats() const {
+        require_here();
+        PoolStats all{};
+        {
+            const std::lock_guard lock(mutex_);
+            log_.report(all);
+            all.failed = failed_;
+        }
+        for (const worker_facts& one : back_->facts())
+            all.workers.push_back(
+                {one.pid, one.items,
+                 static_cast<double>(one.busy) /
+                     static_cast<double>(std::max<std::int64_t>(all.uptime.count(), 1)),
+                 one.restarts});
+        return all;
+    }
+    void write_trace(const char* path) const {
+        require_here();
+        task_log copy = [this] {
+            const std::lock_guard lock(mutex_);
+            return log_;
+        }();
+        copy.write(path, name_, back_->workers());
+    }
+
+    /// Runs on the collecting thread, one at a time, in the order of completion.
+    void after(std::function<void()> callback) {
+        const std::lock_guard lock(callbacks_);
+        later_.push_back(std::move(callback));
+    }
+
+private:
+    struct entry {
+        std::shared_ptr<pool_task> task;
+        std::uint32_t generation = 0;
+    };
+
+    void require_here() const {
+        if (pid_ != this_pid())
+            throw ProcessError("only process " + std::to_string(pid_) +
+                               ", which made the pool, may use it; this is process " +
+                               std::to_string(this_pid()));
+    }
+
+    void check_open() const {  // under mutex_
+        if (broken_) std::rethrow_exception(broken_);
+        if (closed_) throw ClosedError("the pool was closed or terminated: it takes no more tasks");
+    }
+
+    // --- the table; under mutex_
+
+    void enter(const std::shared_ptr<pool_task>& task) {
+        std::uint32_t index;
+        if (!free_.empty()) {
+            index = free_.back();
+            free_.pop_back();
+        } else {
+            if (table_.size() >= pool_board::most_tasks)
+                throw Error("the pool has " + std::to_string(table_.size()) +
+                            " unanswered tasks, which is the most");
+            index = static_cast<std::uint32_t>(table_.size());
+            table_.emplace_back();
+        }
+        entry& at = table_[index];
+        at.generation = ++generations_;
+        at.task = task;
+        task->id = {index, at.generation};
+        task->base = task->answered;
+        if (task->submitted == 0) task->submitted = deadline::clock();
+        out_.fetch_add(1, std::memory_order_relaxed);  // under the lock
+    }
+    bool is_out(const pool_task& task) const {
+        return task.id.index < table_.size() && table_[task.id.index].task.get() == &task;
+    }
+    std::shared_ptr<pool_task> find(task_id id) const {
+        if (id.index >= table_.size() || table_[id.index].generation != id.generation)
+            return nullptr;
+        return table_[id.index].task;
+    }
+    /// Its index may be used again.
+    void leave(pool_task& task) {
+        back_->forget(task.id);
+        table_[task.id.index].task = nullptr;
+        free_.push_back(task.id.index);
+        if (out_.fetch_sub(1, std::memory_order_release) == 1 && table_.size() > (1u << 16)) {
+            back_->forget_all(static_cast<std::uint32_t>(table_.size()));
+            table_ = {};
+            free_ = {};
+        }
+    }
+    std::vector<std::shared_ptr<pool_task>> take_all() {
+        std::vector<std::shared_ptr<pool_task>> all;
+        for (entry& at : table_)
+            if (auto task = at.task) {
+                all.push_back(task);
+                leave(*task);
+                if (table_.empty()) break;
+            }
+        return all;
+    }
+
+    void send(pool_task& task, const std::shared_ptr<pool_task>& owner, pieces bytes) {
+        const task_header header{task.id.index, task.id.generation, task.items - task.base, 0,
+                                 task.timeout,  task.callable};
+        try {
+            back_->send(header, bytes);
+        } catch (...) {
+            const std::lock_guard lock(mutex_);
+            if (is_out(*owner)) leave(*owner);
+            throw;
+        }
+    }
+
+    void watch(std::int64_t timeout) {
+        std::int64_t least = watched_.load(std::memory_order_relaxed);
+        while (least == 0 || timeout < least)
+            if (watched_.compare_exchange_weak(least, timeout))
+                return back_->watch(duration(timeout));
+    }
+
+    // --- collecting
+
+    bool is_collector() const { return collecting_ && who_ == std::this_thread::get_id(); }
+    void take_role(bool in_background) {
+        collecting_ = true;
+        in_background_ = in_background;
+        who_ = std::this_thread::get_id();
+    }
+    void leave_role() {
+        collecting_ = in_background_ = false;
+        who_ = {};
+        changed_.notify_all();
+    }
+    /// Runs `f` while nobody else collects.
+    template <class F>
+    void exclusively(F f) {
+        std::unique_lock lock(mutex_);
+        const bool mine = is_collector();
+        if (!mine) {
+            ++waiting_;
+            if (collecting_) back_->interrupt();
+            ++wanted_;
+            changed_.wait(lock, [this] { return !collecting_; });
+            --wanted_;
+            --waiting_;
+            take_role(false);
+        }
+        lock.unlock();
+        f();
+        run_callbacks();
+        lock.lock();
+        if (!mine) leave_role();
+    }
+
+    template <class Done>
+    bool collect(deadline until, Done done) {
+        bool hot = true;
+        for (;;) {
+            const std::uint32_t seen = back_->seen();
+            const bool any = back_->collect(*this);
+            run_callbacks();
+            if (any) tell();
+            if (done()) return true;
+            if (wanted_.load(std::memory_order_seq_cst) != 0 && !nested_) return false;
+            if (any) {
+                hot = true;
+                continue;
+            }
+            if (until.passed()) return false;
+            back_->sleep(seen, until, hot);
+            hot = false;
+        }
+    }
+
+    /// Others may wait for what was finished.
+    void tell() {
+        bool others;
+        {
+            const std::lock_guard lock(mutex_);
+            others = waiting_ > 1 || (waiting_ == 1 && in_background_) || !collecting_;
+        }
+        if (others) changed_.notify_all();
+    }
+
+    void run_callbacks() {
+        if (nested_) return;  // one at a time
+        struct nesting {
+            bool& flag;
+            explicit nesting(bool& f) : flag(f) { flag = true; }
+            ~nesting() { flag = false; }
+        };
+        for (;;) {
+            std::vector<std::function<void()>> now;
+            {
+                const std::lock_guard lock(callbacks_);
+                if (later_.empty()) return;
+                now.swap(later_);
+            }
+            const nesting here(nested_);
+            for (auto& callback : now) callback();
+        }
+    }
+
+    void start_collector() {
+        if (collector_ || joined_) return;
+        collector_ = std::make_unique<std::thread>([this] {
+            std::unique_lock lock(mutex_);
+            while (!stopping_) {
+                if (out_.load(std::memory_order_relaxed) == 0) {
+                    idle_.store(true, std::memory_order_seq_cst);
+                    changed_.wait(lock, [this] {
+                        return stopping_ || out_.load(std::memory_order_relaxed) != 0;
+                    });
+                    idle_.store(false, std::memory_order_relaxed);
+                } else if (collecting_ || waiting_ > 0) {
+                    changed_.wait_for(lock, std::chrono::milliseconds(2));
+                } else {
+                    take_role(true);
+                    lock.unlock();
+                    collect(deadline::never(), [this] {
+                        const std::lock_guard again(mutex_);
+                        return stopping_ || waiting_ > 0 ||
+                               out_.load(std::memory_order_relaxed) == 0;
+                    });
+                    lock.lock();
+                    leave_role();
+                }
+            }
+        });
+    }
+    void wake_collector() {
+        { const std::lock_guard lock(mutex_); }
+        changed_.notify_all();
+    }
+    void stop_collector() {
+        std::unique_ptr<std::thread> ended;
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+            ended = std::move(collector_);
+        }
+        changed_.notify_all();
+        back_->interrupt();
+        if (!ended) return;
+        if (ended->get_id() == std::this_thread::get_id())
+            ended->detach();  // the pool's end in one of its own callbacks
+        else
+            ended->join();
+    }
+
+    void end() noexcept {
+        try {
+            if (!joined()) {
+                if (!closed_) close();
+                join();
+            }
+        } catch (...) {  // a destructor does not throw; what is left ends with the back
+        }
+        stop_collector();
+    }
+
+    // --- what comes home
+
+    void batch(task_id id, std::uint32_t items, std::span<const std::byte> frames,
+               const worker_run& run) noexcept override {
+        const std::shared_ptr<pool_task> task = find_and_log(id, items, run, "done");
+        if (!task) return;
+        task->busy += run.busy;
+        for (; items != 0 && task->answered < task->items; --items) {
+            const std::size_t size = task->result(task->answered, frames, run.pid);
+            frames = frames.subspan(std::min(size, frames.size()));
+            ++task->answered;
+            task->tried = 0;
+        }
+        if (task->answered == task->items) settle(*task);
+    }
+
+    void ended(task_id id, task_end how, std::uint64_t item, int exitcode,
+               const worker_run& run) noexcept override {
+        const pid_t worker = run.pid;
+        const std::shared_ptr<pool_task> task = find_and_log(id, 1, run, outcome(how));
+        if (!task || task->answered == task->items) return;
+        try {
+            if (how == task_end::cancelled) {
+                {
+                    const std::lock_guard lock(mutex_);
+                    leave(*task);
+                }
+                fail_rest(*task, std::make_exception_ptr(
+                                     Cancelled(describe(*task, task->answered) +
+                                               " was cancelled while it ran; its worker (pid " +
+                                               std::to_string(worker) + ") was killed")));
+                return;
+            }
+            const std::uint32_t next = task->answered;
+            if (how == task_end::timed_out && item != next - task->base) how = task_end::retired;
+            if (how == task_end::timed_out) {
+                fail_next(*task,
+                          std::make_exception_ptr(TaskTimeout(
+                              describe(*task, next) + " ran longer than " +
+                              std::to_string(task->timeout / 1'000'000) + " ms; its worker (pid " +
+                              std::to_string(worker) + ") was killed")));
+            } else if (how == task_end::crashed && task->tried++ >= task->retries) {
+                fail_next(*task, std::make_exception_ptr(WorkerCrashed(
+                                     describe(*task, next) + " did not return: its worker (pid " +
+                                         std::to_string(worker) + ") " + describe_exit(exitcode),
+                                     exitcode, worker)));
+            }
+            if (task->answered == task->items)
+                settle(*task);
+            else
+                send_rest(task);
+        } catch (...) {  // no memory to run the rest
+            {
+                const std::lock_guard lock(mutex_);
+                if (is_out(*task)) leave(*task);
+            }
+            fail_rest(*task, std::current_exception());
+        }
+    }
+
+    static const char* outcome(task_end how) noexcept {
+        switch (how) {
+            case task_end::crashed:
+                return "crashed";
+            case task_end::timed_out:
+                return "timed out";
+            case task_end::cancelled:
+                return "cancelled";
+            case task_end::retired:
+                break;
+        }
+        return nullptr;  // nothing of the task was run
+    }
+
+    std::shared_ptr<pool_task> find_and_log(task_id id, std::uint32_t items, const worker_run& run,
+                                            const char* outcome) noexcept {
+        const std::lock_guard lock(mutex_);
+        std::shared_ptr<pool_task> task = find(id);
+        if (task && outcome && task->answered < task->items) try {
+                log_.add({task->submitted, run, task->name, task->first + task->answered,
+                          std::min(items, task->items - task->answered), outcome});
+            } catch (...) {  // no memory: not in the log, then
+            }
+        return task;
+    }
+
+    void broken(std::exception_ptr why) noexcept override {
+        std::vector<std::shared_ptr<pool_task>> all;
+        {
+            const std::lock_guard lock(mutex_);
+            if (terminated_) return;
+            broken_ = why;
+            all = take_all();
+        }
+        for (const auto& task : all) fail_rest(*task, why);
+    }
+
+    void settle(pool_task& task) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (is_out(task)) leave(task);
+            failed_ += task.failures;
+        }
+        task.complete();
+    }
+
+    void send_rest(const std::shared_ptr<pool_task>& task) {
+        const std::vector<std::byte> bytes = task->rest(task->answered);
+        {
+            const std::lock_guard lock(mutex_);
+            leave(*task);
+            enter(task);
+        }
+        const std::span<const std::byte> piece(bytes);
+        send(*task, task, {&piece, 1});
+    }
+
+    void fail_next(pool_task& task, std::exception_ptr error) noexcept {
+        task.failed(task.answered++, std::move(error));
+        task.tried = 0;
+    }
+    void fail_rest(pool_task& task, const std::exception_ptr& error) noexcept {
+        while (task.answered < task.items) fail_next(task, error);
+        task.complete();
+    }
+
+    static std::string describe(const pool_task& task, std::uint32_t item) {
+        std::string text = "the task";
+        if (task.numbered) text += " number " + std::to_string(task.first + item);
+        return text + " of " + std::string(task.name);
+    }
+
+    std::unique_ptr<pool_back> back_;
+    const std::string name_;
+    const pid_t pid_;
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<entry> table_;
+    std::vector<std::uint32_t> free_;
+    task_log log_;              // under mutex_
+    std::uint64_t failed_ = 0;  // likewise
+    std::uint32_t generations_ = 0;
+    std::atomic<std::size_t> out_{0}, jobs_{0};
+    std::exception_ptr broken_;
+    bool closed_ = false, terminated_ = false, joined_ = false, stopping_ = false;
+    bool collecting_ = false, in_background_ = false;
+    std::thread::id who_;  // collects
+    int waiting_ = 0;
+    std::atomic<int> wanted_{0};  // the role, by one that will not collect
+    bool nested_ = false;         // in a callback; the collecting thread's
+    std::atomic<bool> idle_{false};
+    std::unique_ptr<std::thread> collector_;
+    std::atomic<std::int64_t> watched_{0};
+
+    std::mutex callbacks_;
+    std::vector<std::function<void()>> later_;
+};
+
+}  // namespace multiprocessing::detail

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Results of a pool as an input range.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <iterator>
+#include <memory>
+#include <mutex>
+#include <type_traits>
+#include <utility>
+
+#include <multiprocessing/detail/pool/jobs.hpp>
+
+namespace multiprocessing {
+namespace detail {
+
+/// A range that was given: borrowed if it is an lvalue, else kept.
+template <class Range>
+class held_range {
+public:
+    explicit held_range(Range&& range) : range_(std::forward<Range>(range)) {}
+    Range& get() { return range_; }
+
+private:
+    Range range_;
+};
+
+/// What an imap iterator draws from. Single-threaded but for on_complete().
+template <class R>
+class result_source {
+public:
+    virtual ~result_source() = default;
+    /// The next chunk of results; null at the end. Blocks.
+    virtual std::shared_ptr<chunk<R>> next() = 0;
+};
+
+template <class R, class Range, class Chunker, bool Ordered>
+class imap_job final : public result_source<R>,
+                       public std::enable_shared_from_this<imap_job<R, Range, Chunker, Ordered>> {
+public:
+    template <class F>
+    imap_job(std::shared_ptr<pool_front> front, Range&& range, const F& callable,
+             std::optional<std::size_t> total, chunk_plan plan)
+        : front_(std::move(front)),
+          range_(std::forward<Range>(range)),
+          chunks_in_(*front_, callable, std::ranges::begin(range_.get()),
+                     std::ranges::end(range_.get()), total, plan),
+          window_(std::max<std::size_t>(
+              1, plan.window != 0
+                     ? (plan.window + plan.chunksize - 1) / std::max<std::size_t>(1, plan.chunksize)
+                     : 4 * front_->back().workers())) {}
+
+    /// What was not begun is not begun; what runs is let go.
+    void abandon() noexcept {
+        std::deque<std::shared_ptr<chunk<R>>> left;
+        {
+            const std::lock_guard lock(mutex_);
+            left.swap(out_);
+        }
+        for (const auto& each : left) try {
+                if (!each->is_complete()) front_->drop(each);
+            } catch (...) {  // it runs, then
+            }
+    }
+
+    std::shared_ptr<chunk<R>> next() override {
+        fill();
+        std::shared_ptr<chunk<R>> found;
+        if (out_.empty()) return nullptr;
+        if constexpr (Ordered) {
+            found = out_.front();
+            front_->wait(deadline::never(), [&] { return found->is_complete(); });
+            const std::lock_guard lock(mutex_);
+            out_.pop_front();
+        } else {
+            front_->wait(deadline::never(), [&] {
+                const std::lock_guard lock(mutex_);
+                if (done_.empty()) return false;
+                found = done_.front();
+                return true;
+            });
+            const std::lock_guard lock(mutex_);
+            done_.pop_front();
+            std::erase(out_, found);
+        }
+        return found;
+    }
+
+private:
+    void fill() {
+        while (!failed_ && out_.size() < window_ && !chunks_in_.at_end()) {
+            try {
+                chunks_in_.send(false, [&](const std::shared_ptr<chunk<R>>& made) {
+                    if constexpr (!Ordered)
+                        made->on_complete = [this, weak = this->weak_from_this()](chunk<R>& c) {
+                            const auto self = weak.lock();
+                            if (!self) return;
+                            const std::lock_guard lock(mutex_);
+                            for (const auto& each : out_)
+                                if (each.get() == &c) done_.push_back(each);
+                        };
+                    const std::lock_guard lock(mutex_);
+                    out_.push_back(made);
+                });
+            } catch (...) {  // of the range, of encoding, of sending: at its place, and the last
+                failed_ = true;
+                auto last = std::make_shared<chunk<R>>();
+                last->values.resize(1);
+                last->errors[0] = std::current_exception();
+                const std::lock_guard lock(mutex_);
+                if (!out_.empty() && out_.back()->id.generation == 0) out_.pop_back();
+                out_.push_back(last);
+                done_.push_back(last);
+                last->complete();
+            }
+        }
+    }
+
+    std::shared_ptr<pool_front> front_;
+    held_range<Range> range_;
+    Chunker chunks_in_;
+    std::size_t window_;  // chunks
+    std::mutex mutex_;    // out_ and done_, against on_complete
+    std::deque<std::shared_ptr<chunk<R>>> out_, done_;
+    bool failed_ = false;
+};
+
+}  // namespace detail
+
+/// Results of imap: an input range, to be walked once. Leaving it early is prompt: what was not
+/// begun is not begun.
+/// `*it` throws the error of that item; `++it` goes on behind it.
+template <class R>
+class ImapResults {
+public:
+    class iterator {
+    public:
+        using value_type = R;
+        using difference_type = std::ptrdiff_t;
+        using iterator_concept = std::input_iterator_tag;
+
+        iterator() = default;
+        explicit iterator(ImapResults& from) : from_(&from) {}
+        iterator(iterator&&) noexcept = default;
+        iterator& operator=(iterator&&) noexcept = default;
+
+        /// \throws the error of this item
+        R operator*() const { return from_->take(); }
+        iterator& operator++() {
+            from_->advance();
+            return *this;
+        }
+        void operator++(int) { ++*this; }
+        friend bool operator==(const iterator& it, std::default_sentinel_t) { return it.is_over(); }
+
+    private:
+        bool is_over() const noexcept { return from_->current_ == nullptr; }
+
+        ImapResults* from_ = nullptr;
+    };
+
+    ImapResults(std::shared_ptr<detail::result_source<R>> source, std::function<void()> abandon,
+                detail::progress_count progress)
+        : source_(std::move(source)),
+          abandon_(std::move(abandon)),
+          progress_(std::move(progress)) {}
+    ImapResults(ImapResults&&) noexcept = default;
+    ImapResults& operator=(ImapResults&&) = delete;
+    ~ImapResults() {
+        if (abandon_) abandon_();
+    }
+
+    /// Once.
+    iterator begin() {
+        if (!begun_) {
+            begun_ = true;
+            fetch();
+        }
+        return iterator(*this);
+    }
+    std::default_sentinel_t end() const noexcept { return {}; }
+
+private:
+    void fetch() {
+        at_ = 0;
+        do current_ = source_->next();
+        while (current_ && current_->values.empty() && current_->items == 0);
+    }
+    std::size_t size() const { return std::max<std::size_t>(current_->items, 1); }
+    R take() {
+        if (const auto found = current_->errors.find(at_); found != current_->errors.end())
+            std::rethrow_exception(found->second);
+        if constexpr (!std::is_void_v<R>) return static_cast<R>(std::move(current_->values[at_]));
+    }
+    void advance() {
+        if (++at_ < size()) return;
+        if (progress_.wanted()) progress_.add(current_->items, current_->failures);
+        fetch();
+    }
+
+    std::shared_ptr<detail::result_source<R>> source_;
+    std::function<void()> abandon_;
+    detail::progress_count progress_;
+    std::shared_ptr<detail::chunk<R>> current_;
+    std::uint32_t at_ = 0;
+    bool begun_ = false;
+};
+
+}  // namespace multiprocessing

@@ -1,0 +1,599 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// What a pool's functions make of tasks: one call; a map over a range; a range of results.
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <multiprocessing/detail/archive/exception.hpp>
+#include <multiprocessing/detail/archive/memory.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/pool/calls.hpp>
+#include <multiprocessing/detail/pool/front.hpp>
+#include <multiprocessing/detail/pool/progress.hpp>
+#include <multiprocessing/detail/process/async_result.hpp>
+
+namespace multiprocessing {
+
+/// What may be said of one call.
+template <class R>
+struct TaskOptions {
+    /// Gets the result, in the process of the pool. One that throws makes that the result's error.
+    std::conditional_t<std::is_void_v<R>, std::function<void()>,
+                       std::function<void(const std::conditional_t<std::is_void_v<R>, int, R>&)>>
+        callback = {};
+    /// Gets the error of a task that failed.
+    std::function<void(std::exception_ptr)> error_callback = {};
+    /// From the task's start; then its worker is killed and replaced, and it ends with TaskTimeout.
+    std::optional<duration> timeout = {};
+};
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_task_options = false;
+template <class R>
+inline constexpr bool is_task_options<TaskOptions<R>> = true;
+
+/// What a callable makes of an item, checked.
+template <bool Star, class F, class Item>
+struct item_result;
+template <class F, class Item>
+struct item_result<false, F, Item> {
+    static constexpr bool checked = (check_call<F, Item>(), true);
+    using type = task_result_t<F, Item>;
+};
+template <class F, class... Args>
+struct item_result<true, F, std::tuple<Args...>> {
+    static constexpr bool checked = (check_call<F, std::decay_t<Args>...>(), true);
+    using type = task_result_t<F, std::decay_t<Args>...>;
+};
+template <class F, class A, class B>
+struct item_result<true, F, std::pair<A, B>> : item_result<true, F, std::tuple<A, B>> {};
+template <bool Star, class F, class Item>
+using item_result_t = typename item_result<Star, F, Item>::type;
+
+/// Walks a vector that it keeps alive.
+template <class T>
+class keeping_iterator {
+public:
+    using value_type = T;
+    using difference_type = std::ptrdiff_t;
+
+    explicit keeping_iterator(std::shared_ptr<std::vector<T>> from) : from_(std::move(from)) {}
+    decltype(auto) operator*() const { return (*from_)[at_]; }
+    keeping_iterator& operator++() {
+        ++at_;
+        return *this;
+    }
+    void operator++(int) { ++at_; }
+    friend bool operator==(const keeping_iterator& it, std::default_sentinel_t) {
+        return it.at_ == it.from_->size();
+    }
+
+private:
+    std::shared_ptr<std::vector<T>> from_;
+    std::size_t at_ = 0;
+};
+
+/// Runs the callbacks of a result, then lets it be seen. On the collecting thread.
+template <class R, class Value, class Finish, class Fail>
+void tell_result(const TaskOptions<R>& options, Value* value, std::exception_ptr error,
+                 Finish finish, Fail fail) noexcept {
+    try {
+        if (error) {
+            if (options.error_callback) options.error_callback(error);
+        } else if (options.callback) {
+            if constexpr (std::is_void_v<R>)
+                options.callback();
+            else
+                options.callback(*value);
+        }
+    } catch (...) {
+        error = std::current_exception();
+    }
+    if (error)
+        fail(error);
+    else
+        finish();
+}
+
+/// One call: a task of one item, and its result.
+template <class R>
+class call_job final : public pool_task, public async_state<R> {
+public:
+    using value_type = typename async_state<R>::value_type;
+
+    call_job(std::shared_ptr<pool_front> front, TaskOptions<R> options)
+        : front_(std::move(front)), options_(std::move(options)) {}
+
+    void start(const std::shared_ptr<call_job>& self, std::vector<std::byte>& bytes,
+               bool in_background) {
+        self_ = self;
+        if (retries != 0) kept = bytes;
+        const std::span<const std::byte> piece(bytes);
+        front_->submit(self, {&piece, 1}, in_background);
+    }
+
+    bool wait(deadline until) override {
+        return front_->wait(until, [this] { return this->finished(); });
+    }
+    const void* pool() const noexcept override { return front_.get(); }
+    bool wait_for(deadline until, bool (*done)(void*), void* with) override {
+        return front_->wait(until, [&] { return done(with); });
+    }
+    bool cancel() override {
+        if (this->finished()) return false;
+        const auto self = self_.lock();
+        if (!self || !front_->cancel(self)) return false;
+        wait(deadline::never());
+        return this->error() != nullptr && was_cancelled();
+    }
+
+    std::size_t result(std::uint32_t, std::span<const std::byte> frames,
+                       pid_t worker) noexcept override {
+        std::exception_ptr error;
+        std::optional<value_type> value;
+        const result_frame got = read_frame(frames, flat_size());
+        try {
+            require_value(got, worker);
+            if constexpr (std::is_void_v<R>)
+                value.emplace();
+            else
+                value.emplace(decode<R>(got.bytes));
+        } catch (...) {
+            error = std::current_exception();
+        }
+        end(std::move(value), std::move(error));
+        return got.size;
+    }
+    void failed(std::uint32_t, std::exception_ptr error) noexcept override {
+        end(std::nullopt, std::move(error));
+    }
+    std::vector<std::byte> rest(std::uint32_t) const override { return kept; }
+
+private:
+    static constexpr std::size_t flat_size() {
+        if constexpr (std::is_void_v<R>)
+            return 0;
+        else
+            return sizeof(R);
+    }
+
+    void end(std::optional<value_type> value, std::exception_ptr error) noexcept {
+        if (error) ++failures;
+        if (!options_.callback && !options_.error_callback) {
+            if (error)
+                this->fail(std::move(error));
+            else
+                this->finish(std::move(*value));
+            return;
+        }
+        auto self = self_.lock();
+        if (!self) return;
+        auto kept_value = std::make_shared<std::optional<value_type>>(std::move(value));
+        front_->after([this, self = std::move(self), kept_value, error] {
+            tell_result(
+                options_, kept_value->has_value() ? &**kept_value : nullptr, error,
+                [&] { this->finish(std::move(**kept_value)); },
+                [&](std::exception_ptr e) { this->fail(std::move(e)); });
+        });
+    }
+
+    bool was_cancelled() const {
+        try {
+            std::rethrow_exception(this->error());
+        } catch (const Cancelled&) {
+            return true;
+        } catch (...) {
+            return false;
+        }
+    }
+
+    std::shared_ptr<pool_front> front_;
+    TaskOptions<R> options_;
+    std::weak_ptr<call_job> self_;
+};
+
+/// Some items of a map, and their results.
+template <class R>
+class chunk final : public pool_task {
+public:
+    using value_type = std::conditional_t<
+        std::is_void_v<R>, std::byte,
+        std::conditional_t<std::is_same_v<R, bool>, unsigned char,  // no vector<bool>
+                           std::conditional_t<std::is_void_v<R>, std::byte, R>>>;
+
+    std::size_t item_size = 0;  // of flat items, else 0
+    std::vector<value_type> values;
+    std::map<std::uint32_t, std::exception_ptr> errors;  // by item
+    std::function<void(chunk&, std::uint32_t)> on_error;
+    std::function<void(chunk&)> on_complete;
+
+    std::size_t result(std::uint32_t item, std::span<const std::byte> frames,
+                       pid_t worker) noexcept override {
+        const result_frame got = read_frame(frames, flat_size());
+        try {
+            require_value(got, worker);
+            if constexpr (std::is_same_v<R, bool>)
+                values[item] = decode<R>(got.bytes);
+            else if constexpr (!std::is_void_v<R>)
+                decode_into(got.bytes, values[item]);
+        } catch (...) {
+            failed(item, std::current_exception());
+        }
+        return got.size;
+    }
+    void failed(std::uint32_t item, std::exception_ptr error) noexcept override {
+        errors[item] = std::move(error);
+        ++failures;
+        if (on_error) on_error(*this, item);
+    }
+    std::vector<std::byte> rest(std::uint32_t item) const override {
+        return cut_rest(kept, item, item_size);
+    }
+    void complete() noexcept override {
+        complete_.store(true, std::memory_order_release);  // (A) values, errors
+        if (on_complete) on_complete(*this);
+    }
+    bool is_complete() const noexcept { return complete_.load(std::memory_order_acquire); }  // (A)
+
+private:
+    static constexpr std::size_t flat_size() {
+        if constexpr (std::is_void_v<R>)
+            return 0;
+        else
+            return sizeof(R);
+    }
+
+    std::atomic<bool> complete_{false};
+};
+
+struct chunk_plan {
+    std::size_t chunksize = 0;  // 0: automatic
+    std::size_t window = 0;     // items out and not consumed; 0: as many as keep the workers busy
+    std::int64_t timeout = 0;
+    std::size_t retries = 0;
+    std::string_view name;
+};
+
+/// Cuts an input range into chunks and sends them. One thread at a time.
+template <class R, class F, class Iterator, class Sentinel, bool Star>
+class chunker {
+public:
+    using item = std::remove_cvref_t<std::iter_reference_t<Iterator>>;
+
+    chunker(pool_front& front, F callable, Iterator begin, Sentinel end,
+            std::optional<std::size_t> total, chunk_plan plan)
+        : front_(front),
+          callable_(std::move(callable)),
+          next_(std::move(begin)),
+          end_(std::move(end)),
+          total_(total),
+          plan_(plan) {}
+
+    bool at_end() { return next_ == end_; }
+    std::uint64_t sent() const noexcept { return sent_; }
+
+    /// Sends the next chunk.
+    template <class Prepare>
+    std::shared_ptr<chunk<R>> send(bool in_background, Prepare prepare) {
+        auto made = std::make_shared<chunk<R>>();
+        bytes_.clear();
+        append_callable(bytes_, callable_);
+        const std::size_t most = size();
+        std::uint32_t items = 0;
+        for (; items < most && next_ != end_; ++next_, ++items) append_item(*next_);
+        made->items = items;
+        made->first = sent_;
+        made->numbered = true;
+        made->timeout = plan_.timeout;
+        made->retries = plan_.retries;
+        made->name = plan_.name;
+        made->callable = reference();
+        if constexpr (!Star && flat<item>) made->item_size = sizeof(item);
+        if constexpr (!std::is_void_v<R>) made->values.resize(items);
+        if (items > 1 || plan_.retries != 0) made->kept = bytes_;
+        sent_ += items;
+        prepare(made);
+        const std::span<const std::byte> piece(bytes_);
+        front_.submit(made, {&piece, 1}, in_background, true);
+        return made;
+    }
+
+    /// Items that came back and the time they took, for automatic sizes.
+    void note_done(const pool_task& task) noexcept {
+        busy_.fetch_add(task.busy, std::memory_order_relaxed);
+        done_.fetch_add(task.items, std::memory_order_release);  // (D) busy_
+    }
+
+private:
+    static constexpr std::int64_t target = 100'000;  // nanoseconds of work in a chunk
+
+    std::size_t size() {
+        if (plan_.chunksize != 0) return plan_.chunksize;
+        const std::uint64_t done = done_.exchange(0, std::memory_order_acquire);  // (D)
+        const auto workers = front_.back().workers();
+        if (done != 0)  // of late: items may differ
+            each_ = static_cast<double>(busy_.exchange(0, std::memory_order_relaxed)) /
+                    static_cast<double>(done);
+        if (each_ == 0) return 1;
+        const double each = each_;
+        double best = static_cast<double>(target) / std::max(each, 1.0);
+        best = std::min(best, static_cast<double>(8 * last_));
+        if (total_)  // smaller towards the end, so that all workers end together
+            best = std::min(best,
+                            static_cast<double>(*total_ - std::min<std::size_t>(*total_, sent_)) /
+                                static_cast<double>(4 * workers));
+        last_ = static_cast<std::size_t>(std::clamp(best, 1.0, 65536.0));
+        return last_;
+    }
+
+    template <class T>
+    void append_item(T&& value) {
+        if constexpr (Star) {
+            std::apply(
+                [&](const auto&... each) {
+                    const encoded e = encode(each...);
+                    append_framed(bytes_, e.pieces(), e.size());
+                },
+                value);
+        } else if constexpr (flat<item>) {
+            const item copy(std::forward<T>(value));
+            const auto raw = std::as_bytes(std::span(&copy, 1));
+            bytes_.insert(bytes_.end(), raw.begin(), raw.end());
+        } else {
+            const encoded e = encode(static_cast<const item&>(value));
+            append_framed(bytes_, e.pieces(), e.size());
+        }
+    }
+
+    template <class... Args>
+    static callable_ref star_reference(const std::tuple<Args...>*) {
+        return reference_to<star_thunk<F, std::decay_t<Args>...>>();
+    }
+    template <class A, class B>
+    static callable_ref star_reference(const std::pair<A, B>*) {
+        return reference_to<star_thunk<F, std::decay_t<A>, std::decay_t<B>>>();
+    }
+    static callable_ref reference() {
+        if constexpr (Star)
+            return star_reference(static_cast<const item*>(nullptr));
+        else
+            return reference_to<map_thunk<F, item>>();
+    }
+
+    pool_front& front_;
+    F callable_;
+    Iterator next_;
+    Sentinel end_;
+    std::optional<std::size_t> total_;
+    chunk_plan plan_;
+    double each_ = 0;  // nanoseconds an item took lately; 0: not known yet
+    std::size_t last_ = 1;
+    std::uint64_t sent_ = 0;
+    std::atomic<std::uint64_t> done_{0};
+    std::atomic<std::int64_t> busy_{0};
+    std::vector<std::byte> bytes_;
+};
+
+template <class R>
+using map_result = std::conditional_t<std::is_void_v<R>, void,
+                                      std::vector<std::conditional_t<std::is_void_v<R>, int, R>>>;
+
+/// A map: all results in order, or the failure of the lowest index.
+template <class R, class Chunker>
+class map_job final : public async_state<map_result<R>>,
+                      public std::enable_shared_from_this<map_job<R, Chunker>> {
+public:
+    using async_value = map_result<R>;
+
+    template <class... Args>
+    map_job(std::shared_ptr<pool_front> front, TaskOptions<map_result<R>> options,
+            progress_count progress, Args&&... args)
+        : front_(std::move(front)),
+          job_(*front_),
+          options_(std::move(options)),
+          progress_(std::move(progress)),
+          chunks_in_(*front_, std::forward<Args>(args)...) {}
+
+    /// Sends chunks until enough are out. One thread does; another that comes meanwhile leaves it a
+    /// note to look again.
+    void pump(bool in_background) {
+        if (notes_.fetch_add(1, std::memory_order_acq_rel) != 0) return;
+        int read;
+        do {
+            read = notes_.load(std::memory_order_acquire);
+            send_some(in_background);
+        } while (notes_.fetch_sub(read, std::memory_order_acq_rel) != read);
+        settle();
+    }
+
+    bool wants_more() const {
+        return !ended_.load(std::memory_order_acquire) &&
+               out_.load(std::memory_order_acquire) < 2 * front_->back().workers();
+    }
+
+    bool wait(deadline until) override {
+        return front_->wait(until, [this] { return this->finished(); });
+    }
+    const void* pool() const noexcept override { return front_.get(); }
+    bool wait_for(deadline until, bool (*done)(void*), void* with) override {
+        return front_->wait(until, [&] { return done(with); });
+    }
+    bool cancel() override {
+        if (this->finished()) return false;
+        std::vector<std::shared_ptr<chunk<R>>> all;
+        {
+            const std::lock_guard lock(mutex_);
+            ended_.store(true, std::memory_order_release);
+            fail_at(0, std::make_exception_ptr(Cancelled("the map was cancelled")));
+            all = chunks_;
+        }
+        for (const auto& each : all) front_->cancel(each);
+        front_->wait(deadline::never(), [&] {
+            settle();
+            return this->finished();
+        });
+        return true;
+    }
+
+    /// Waits and sends, in the calling thread.
+    void run() {
+        pump(false);
+        while (!this->finished()) {
+            front_->wait(deadline::never(), [this] { return this->finished() || wants_more(); });
+            if (!this->finished()) pump(false);
+        }
+    }
+
+private:
+    void send_some(bool in_background) {
+        const std::size_t enough = 3 * front_->back().workers();
+        try {
+            while (!failing() && out_.load(std::memory_order_acquire) < enough &&
+                   !chunks_in_.at_end())
+                chunks_in_.send(in_background, [&](const std::shared_ptr<chunk<R>>& made) {
+                    made->on_error = [this](chunk<R>& c, std::uint32_t item) { on_error(c, item); };
+                    made->on_complete = [this, self = this->shared_from_this(), in_background](
+                                            chunk<R>& c) { on_complete(c, in_background); };
+                    out_.fetch_add(1, std::memory_order_relaxed);  // (C): one thread sends
+                    const std::lock_guard lock(mutex_);
+                    chunks_.push_back(made);
+                });
+            ended_.store(failing() || chunks_in_.at_end(), std::memory_order_release);
+        } catch (...) {  // of the range, of encoding, of sending
+            const std::lock_guard lock(mutex_);
+            if (!chunks_.empty() && chunks_.back()->id.generation == 0) {
+                chunks_.pop_back();
+                out_.fetch_sub(1, std::memory_order_relaxed);
+            }
+            fail_at(chunks_in_.sent(), std::current_exception());
+            ended_.store(true, std::memory_order_release);
+        }
+    }
+
+    bool failing() const { return error_at_.load(std::memory_order_acquire) != none; }
+
+    void fail_at(std::uint64_t index, std::exception_ptr error) {  // under mutex_
+        if (index >= error_at_.load(std::memory_order_relaxed)) return;
+        error_ = std::move(error);
+        error_at_.store(index, std::memory_order_release);
+    }
+
+    /// On the collecting thread: what lies behind a failure and was not begun is not begun.
+    void on_error(chunk<R>& at, std::uint32_t item) {
+        std::vector<std::shared_ptr<chunk<R>>> behind;
+        {
+            const std::lock_guard lock(mutex_);
+            fail_at(at.first + item, at.errors[item]);
+            for (const auto& each : chunks_)
+                if (each->first > at.first + item && !each->is_complete()) behind.push_back(each);
+        }
+        for (const auto& each : behind)
+            if (!each->is_complete() && front_->withdraw(*each)) each->complete();
+    }
+
+    void on_complete(chunk<R>& c, bool in_background) {
+        chunks_in_.note_done(c);
+        if (progress_.wanted()) {
+            front_->after([this, self = this->shared_from_this(), items = c.items,
+                           failed = c.failures, in_background] {
+                try {
+                    progress_.add(items, failed);
+                } catch (...) {
+                    const std::lock_guard lock(mutex_);
+                    fail_at(0, std::current_exception());
+                }
+                after_chunk(in_background);
+            });
+        } else {
+            after_chunk(in_background);
+        }
+    }
+
+    void after_chunk(bool in_background) {
+        out_.fetch_sub(1, std::memory_order_acq_rel);
+        if (in_background)
+            front_->after([self = this->shared_from_this()] {
+                if (!self->finished()) self->pump(true);
+            });
+        else
+            settle();
+    }
+
+    void settle() {
+        if (!ended_.load(std::memory_order_acquire) || out_.load(std::memory_order_acquire) != 0)
+            return;
+        std::vector<std::shared_ptr<chunk<R>>> all;
+        std::exception_ptr error;
+        {
+            const std::lock_guard lock(mutex_);
+            if (std::exchange(settled_, true)) return;
+            all.swap(chunks_);
+            error = error_;
+        }
+        using value = typename async_state<map_result<R>>::value_type;
+        std::shared_ptr<value> values = std::make_shared<value>();
+        if constexpr (!std::is_void_v<R>)
+            if (!error) {
+                values->reserve(chunks_in_.sent());
+                for (const auto& each : all)
+                    if constexpr (std::is_same_v<R, bool>)
+                        for (const unsigned char one : each->values) values->push_back(one != 0);
+                    else
+                        values->insert(values->end(), std::make_move_iterator(each->values.begin()),
+                                       std::make_move_iterator(each->values.end()));
+            }
+        const auto tell = [this, values, error] {
+            tell_result(
+                options_, values.get(), error, [&] { this->finish(std::move(*values)); },
+                [&](std::exception_ptr e) { this->fail(std::move(e)); });
+        };
+        if (options_.callback || options_.error_callback) {
+            front_->after([this, tell, self = this->shared_from_this()] {
+                tell();
+                job_.end();
+            });
+        } else {
+            tell();
+            job_.end();
+        }
+    }
+
+    static constexpr std::uint64_t none = ~std::uint64_t{0};
+
+    std::shared_ptr<pool_front> front_;
+    pool_front::job job_;  // until it is settled
+    TaskOptions<map_result<R>> options_;
+    progress_count progress_;  // the collecting thread's
+    Chunker chunks_in_;
+    std::mutex mutex_;
+    std::vector<std::shared_ptr<chunk<R>>> chunks_;
+    std::exception_ptr error_;
+    std::atomic<std::uint64_t> error_at_{none};
+    std::atomic<std::size_t> out_{0};
+    std::atomic<int> notes_{0};  // for the thread that sends
+    std::atomic<bool> ended_{false};
+    bool settled_ = false;
+};
+
+}  // namespace detail
+}  // namespace multiprocessing

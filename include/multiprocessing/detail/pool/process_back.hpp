@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// The back of mp::Pool: worker processes of this machine.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/pool/ring_back.hpp>
+#include <multiprocessing/detail/pool/supervisor.hpp>
+#include <multiprocessing/process.hpp>
+
+namespace multiprocessing::detail {
+
+struct process_back_options {
+    std::size_t processes;
+    std::string name;
+    std::size_t most_items;
+    duration shortest_timeout;
+    Limits limits;
+    bool pin;
+    std::function<void()> initializer;
+};
+
+class process_back final : public ring_back {
+public:
+    explicit process_back(process_back_options options)
+        : ring_back(options.processes), reports_(message_ring::create("mp:Pool reports")) {
+        int ends[2];
+        call("socketpair for a pool",
+             [&] { return ::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends); });
+        unique_fd theirs = off_stdio(unique_fd(ends[0]));
+        orders_ = off_stdio(unique_fd(ends[1]));
+        const pool_plan plan{board_,
+                             *tasks_,
+                             results_,
+                             *reports_,
+                             theirs.get(),
+                             options.name,
+                             options.most_items,
+                             options.shortest_timeout.count(),
+                             options.limits,
+                             options.pin,
+                             std::move(options.initializer)};
+        const int ours = orders_.get();
+        supervisor_ = std::make_unique<Process>(
+            ProcessOptions{.name = options.name + "-Supervisor", .daemon = true}, [&plan, ours] {
+                ::close(ours);  // end of file is the parent's end
+                supervisor(plan).run();
+            });
+        supervisor_->start();
+    }
+
+    ~process_back() override {
+        try {
+            terminate();
+        } catch (...) {  // gone already
+        }
+    }
+
+    bool arrest(task_id task) override {
+        const std::uint64_t word = board_.word(task.index).load(std::memory_order_acquire);
+        if ((word & 7) == task_word::running && word >> 32 == task.generation)
+            order({supervisor_order::arrest, static_cast<std::uint32_t>(word >> 3 & 0x1fff),
+                   static_cast<std::uint32_t>(word >> 16 & 0xffff), 0,
+                   std::uint64_t{task.generation} << 32 | task.index});
+        return true;
+    }
+
+    void watch(duration timeout) override {
+        order({supervisor_order::watch, 0, 0, 0, static_cast<std::uint64_t>(timeout.count())});
+    }
+
+    bool collect(pool_events& to) override {
+        bool any = ring_back::collect(to);
+        death_report report{};
+        while (reports_->get(deadline::at_once(), [&](std::uint64_t, std::span<const std::byte> b) {
+            if (b.size() == sizeof report) std::memcpy(&report, b.data(), sizeof report);
+        })) {
+            any = true;
+            if (report.worker < results_.size()) judge(report, to);
+        }
+        // Its death rings no bell: looked for when a sleep was in vain.
+        if (!any && std::exchange(slept_in_vain_, false) && !over_ && !supervisor_->is_alive()) {
+            over_ = true;
+            collect(to);  // what was sent before
+            to.broken(std::make_exception_ptr(PoolBroken(
+                "the pool's supervisor process " + describe_exit(*supervisor_->exitcode()) +
+                ", and its workers with it; make a new pool")));
+        }
+        return any;
+    }
+
+    void finish() override {
+        over_ = true;
+        order({supervisor_order::finish, 0, 0, 0, 0});
+        send_stops();
+        {
+            const std::lock_guard lock(ordering_);
+            orders_.reset();
+        }
+        supervisor_->join();
+    }
+
+    void terminate() override {
+        over_ = true;
+        supervisor_->kill();
+        supervisor_->join();
+    }
+
+private:
+    void order(const supervisor_order& what) {
+        const std::lock_guard lock(ordering_);
+        if (!orders_) return;
+        // EPIPE: it has gone, which collect() finds out.
+        retry([&] { return ::send(orders_.get(), &what, sizeof what, MSG_NOSIGNAL); });
+    }
+
+    /// A worker has ended: what it finished counts, and what it was at.
+    void judge(const death_report& report, pool_events& to) {
+        const std::uint32_t w = report.worker;
+        drain(w, to);
+        if (report.what == death_report::broken) {
+            to.broken(
+                !init_error_.empty()
+                    ? init_failure(report.pid)
+                    : std::make_exception_ptr(PoolBroken(
+                          "worker after worker of the pool " + describe_exit(report.exitcode) +
+                          " before it could take a task: its initializer, or a limit, is "
+                          "at fault")));
+            return;
+        }
+        worker_slot& slot = board_.slot(w, report.incarnation);
+        judge_task(report, slot, to);
+        {
+            const std::lock_guard lock(about_);
+            facts_[w].items += slot.tasks.exchange(0, std::memory_order_relaxed);
+            facts_[w].busy += slot.busy.exchange(0, std::memory_order_relaxed);
+            ++facts_[w].restarts;
+            facts_[w].incarnation = report.incarnation;
+        }
+        order({supervisor_order::acknowledge, w, report.incarnation, 0, 0});
+    }
+
+    void judge_task(const death_report& report, const worker_slot& slot, pool_events& to) {
+        const std::uint32_t w = report.worker;
+        const std::uint64_t candidate = slot.candidate.load(std::memory_order_acquire);
+        const task_id task{static_cast<std::uint32_t>(candidate),
+                           static_cast<std::uint32_t>(candidate >> 32)};
+        if (candidate == worker_slot::nobody || task.index >= pool_board::most_tasks) return;
+        const std::uint64_t word = board_.word(task.index).load(std::memory_order_acquire);
+        const auto is = [&](task_word::state s) {
+            return word == task_word::make(task.generation, s, w, report.incarnation);
+        };
+        const bool cancelled = is(task_word::arrested);
+        if (!is(task_word::running) && !is(task_word::done) && !cancelled) return;
+        const std::int64_t began = slot.began.load(std::memory_order_relaxed);
+        const worker_run run{w, report.pid, began, deadline::clock() - began};
+
+        const std::uint64_t batch = slot.batch.load(std::memory_order_acquire);
+        const std::uint32_t next =
+            delivered_[w].incarnation == report.incarnation ? delivered_[w].next : 0;
+        const std::size_t bytes = worker_slot::bytes(batch);
+        if (!cancelled && worker_slot::sequence(batch) == (next & 0xffff) &&
+            worker_slot::items(batch) != 0 && bytes <= pool_board::scratch)
+            to.batch(task, worker_slot::items(batch),
+                     {board_.scratch_of(w, report.incarnation), bytes}, run);
+
+        const std::uint64_t item = slot.item.load(std::memory_order_acquire);
+        const bool retired =
+            slot.life.load(std::memory_order_acquire) == retiring && report.exitcode == 0;
+        to.ended(task,
+                 cancelled                           ? task_end::cancelled
+                 : item & worker_slot::arrested_item ? task_end::timed_out
+                 : retired                           ? task_end::retired
+                                                     : task_end::crashed,
+                 (item & ~worker_slot::arrested_item) -
+                     slot.item_base.load(std::memory_order_acquire) - 1,
+                 report.exitcode, run);
+    }
+
+    std::shared_ptr<message_ring> reports_;
+    unique_fd orders_;
+    std::mutex ordering_;
+    std::unique_ptr<Process> supervisor_;
+    std::atomic<bool> over_{false};
+};
+
+}  // namespace multiprocessing::detail

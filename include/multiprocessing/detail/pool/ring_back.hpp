@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Tasks and results through rings in shared memory, whoever the workers are.
+
+#include <bit>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <sched.h>
+
+#include <multiprocessing/detail/archive/exception.hpp>
+#include <multiprocessing/detail/platform/robust_mutex.hpp>
+#include <multiprocessing/detail/pool/back.hpp>
+#include <multiprocessing/detail/pool/board.hpp>
+#include <multiprocessing/detail/pool/worker.hpp>
+#include <multiprocessing/detail/queue/receive_buffer.hpp>
+#include <multiprocessing/detail/ring/ring.hpp>
+#include <multiprocessing/detail/ring/waiting.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing::detail {
+
+/// Tasks go through one ring, the results of each worker through one of its own. What the workers
+/// are, process_back.hpp and thread_back.hpp know.
+class ring_back : public pool_back {
+public:
+    explicit ring_back(std::size_t workers)
+        : board_(static_cast<std::uint32_t>(workers)),
+          tasks_(message_ring::create("mp:Pool tasks")),
+          facts_(workers),
+          delivered_(workers) {
+        for (std::size_t i = 0; i < workers; ++i)
+            results_.push_back(message_ring::create("mp:Pool results"));
+    }
+
+    std::size_t workers() const override { return results_.size(); }
+
+    void send(const task_header& task, pieces bytes) override {
+        auto& word = board_.word(task.index);
+        word.store(task_word::make(task.generation, task_word::queued), std::memory_order_release);
+        static thread_local std::vector<std::span<const std::byte>> all;
+        all.assign(1, std::as_bytes(std::span(&task, 1)));
+        all.insert(all.end(), bytes.begin(), bytes.end());
+        try {
+            tasks_->put(all, task_message, deadline::never());
+        } catch (...) {
+            word.store(0, std::memory_order_release);
+            throw;
+        }
+    }
+
+    bool withdraw(task_id task) override {
+        auto queued = task_word::make(task.generation, task_word::queued);
+        return board_.word(task.index)
+            .compare_exchange_strong(queued, task_word::make(task.generation, task_word::cancelled),
+                                     std::memory_order_acq_rel);
+    }
+
+    void forget(task_id task) override {
+        board_.word(task.index).store(0, std::memory_order_release);
+    }
+    void forget_all(std::uint32_t used) override { board_.forget_words(used); }
+
+    bool collect(pool_events& to) override {
+        bool any = false;
+        for (std::uint32_t first = 0; first < results_.size(); first += 64) {
+            auto& word = board_.dirty(first);
+            if (word.load(std::memory_order_relaxed) == 0) continue;
+            std::uint64_t bits = word.exchange(0, std::memory_order_acquire);  // (B)
+            any = any || bits != 0;
+            for (; bits != 0; bits &= bits - 1)
+                if (const auto w = first + static_cast<std::uint32_t>(std::countr_zero(bits));
+                    w < results_.size())
+                    drain(w, to);
+        }
+        return any;
+    }
+
+    std::uint32_t seen() const override { return board_.bell().load(std::memory_order_acquire); }
+
+    void sleep(std::uint32_t seen, deadline until, bool hot) override {
+        const auto changed = [&] {
+            return (board_.bell().load(std::memory_order_acquire) ^ seen) > 1;
+        };
+        if (hot && spin_(0, changed)) return;
+        if (hot) {
+            ::sched_yield();
+            if (changed()) return;
+        }
+        board_.sleep(seen, deadline::earlier(until, deadline::after(look_again)));
+        slept_in_vain_ = !changed();
+    }
+    void interrupt() override { board_.ring(); }
+
+    std::vector<worker_facts> facts() const override {
+        const std::lock_guard lock(about_);
+        std::vector<worker_facts> all = facts_;
+        for (std::uint32_t w = 0; w < all.size(); ++w) {
+            const worker_slot& now = board_.slot(w, all[w].incarnation + 1);
+            all[w].items += now.tasks.load(std::memory_order_relaxed);
+            all[w].busy += now.busy.load(std::memory_order_relaxed);
+            all[w].pid = static_cast<pid_t>(now.pid.load(std::memory_order_relaxed));
+        }
+        return all;
+    }
+
+protected:
+    /// All that is in a worker's ring.
+    void drain(std::uint32_t w, pool_events& to) {
+        batch_header header{};
+        receive_buffer buffer;
+        for (;;) {
+            std::span<const std::byte> frames;
+            std::uint64_t kind = 0;
+            const bool got = results_[w]->get(
+                deadline::at_once(), [&](std::uint64_t is, std::span<const std::byte> message) {
+                    kind = is;
+                    const std::span<std::byte> own = buffer.resize(message.size());
+                    if (!message.empty()) std::memcpy(own.data(), message.data(), message.size());
+                    frames = own;
+                });
+            if (!got) return;
+            if (kind == stop_message) {  // the initializer's exception
+                init_error_.assign(frames.begin(), frames.end());
+                continue;
+            }
+            if (kind != batch_message || frames.size() < sizeof header) continue;
+            std::memcpy(&header, frames.data(), sizeof header);
+            delivered_[w] = {header.incarnation, header.sequence + 1};
+            to.batch({header.index, header.generation}, header.items, frames.subspan(sizeof header),
+                     {w, static_cast<pid_t>(header.pid), header.began, header.busy});
+        }
+    }
+
+    /// Of an initializer that threw.
+    std::exception_ptr init_failure(pid_t pid) const {
+        std::string what = "of an unknown kind";
+        try {
+            std::rethrow_exception(decode_exception(init_error_, pid));
+        } catch (const std::exception& e) {
+            what = e.what();
+        } catch (...) {  // what a message can't carry
+        }
+        return std::make_exception_ptr(
+            PoolBroken("the pool's initializer threw an exception: " + what));
+    }
+
+    /// To all workers, behind the tasks.
+    void send_stops() {
+        for (std::size_t i = 0; i < results_.size(); ++i)
+            tasks_->put({}, stop_message, deadline::never());
+    }
+
+    struct delivery {
+        std::uint32_t incarnation = 0, next = 0;  // the sequence number that comes next
+    };
+
+    pool_board board_;
+    std::shared_ptr<message_ring> tasks_;
+    std::vector<std::shared_ptr<message_ring>> results_;
+    mutable std::mutex about_;
+    std::vector<worker_facts> facts_;  // under about_: of incarnations that ended
+
+    // The collecting thread's.
+    std::vector<delivery> delivered_;
+    std::vector<std::byte> init_error_;
+    bool slept_in_vain_ = false;
+
+private:
+    spinner spin_{std::chrono::microseconds(20)};
+};
+
+}  // namespace multiprocessing::detail

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// A pool's supervisor: forks the workers and their replacements, reaps them, enforces time limits,
+/// reports deaths.
+///
+/// It is a process with one thread and the memory of the moment when the pool was made, so a
+/// replacement is never forked from a program full of threads and held locks. It takes no lock that
+/// a worker can hold: a stopped worker can't stop it. The workers are its daemons: they die with
+/// it, and it with the parent.
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <poll.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/detail/pool/board.hpp>
+#include <multiprocessing/detail/pool/worker.hpp>
+#include <multiprocessing/detail/ring/ring.hpp>
+#include <multiprocessing/process.hpp>
+
+namespace multiprocessing::detail {
+
+/// From the parent, by a socket of packets.
+struct supervisor_order {
+    enum kind : std::uint32_t {
+        acknowledge = 1,  // worker, incarnation: its slot and ring were read
+        arrest = 2,       // worker, incarnation, word: kill it if it still runs that task
+        watch = 3,        // word: items may have timeouts as short as this, in ns
+        finish = 4,       // don't replace those that end; end when all did
+    };
+    kind what;
+    std::uint32_t worker, incarnation, reserved;  // arrest: the low 16 bits
+    std::uint64_t word;
+};
+static_assert(sizeof(supervisor_order) == 24);
+
+/// To the parent, in a ring.
+struct death_report {
+    enum kind : std::uint32_t { died = 1, broken = 2 };
+    kind what;
+    std::uint32_t worker, incarnation;
+    std::int32_t pid, exitcode;
+};
+
+struct pool_plan {
+    const pool_board& board;
+    message_ring& tasks;
+    const std::vector<std::shared_ptr<message_ring>>& results;
+    message_ring& reports;
+    int orders;
+    std::string name;
+    std::uint64_t most_items;
+    std::int64_t shortest_timeout;  // 0: none so far
+    Limits limits;
+    bool pin;
+    std::function<void()> initializer;
+};
+
+inline void reset_signals() {
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+    ::signal(SIGINT, SIG_IGN);  // Ctrl-C is the parent's
+    ::signal(SIGPIPE, SIG_IGN);
+}
+
+class supervisor {
+public:
+    explicit supervisor(const pool_plan& plan) : plan_(plan), workers_(plan.board.workers()) {}
+
+    void run() {
+        reset_signals();
+        for (std::uint32_t w = 0; w < workers_.size(); ++w) start(w);
+        std::vector<pollfd> fds;
+        while (!(finishing_ && alive_ == 0)) {
+            fds.assign(1, pollfd{plan_.orders, POLLIN, 0});
+            for (const seat& s : workers_)
+                fds.push_back(pollfd{s.process ? s.process->sentinel() : -1, POLLIN, 0});
+            poll_until(fds, next_look());
+            if (fds[0].revents != 0 && !read_orders()) return;  // the parent has gone
+            for (std::uint32_t w = 0; w < workers_.size(); ++w)
+                if (fds[w + 1].revents != 0 && !reap(w)) return;
+            if (shortest_ != 0) arrest_overdue();
+        }
+    }
+
+private:
+    static constexpr int most_failed_starts = 8;
+
+    struct seat {
+        std::unique_ptr<Process> process;
+        std::uint32_t incarnation = 0, acknowledged = 0;
+    };
+
+    void start(std::uint32_t w) {
+        seat& s = workers_[w];
+        const std::uint32_t incarnation = s.incarnation + 1;
+        worker_slot& slot = plan_.board.slot(w, incarnation);
+        slot.candidate.store(worker_slot::nobody, std::memory_order_relaxed);
+        slot.batch.store(0, std::memory_order_relaxed);
+        slot.item.store(0, std::memory_order_relaxed);
+        slot.item_base.store(0, std::memory_order_relaxed);
+        slot.item_ends.store(0, std::memory_order_relaxed);
+        slot.began.store(deadline::clock(), std::memory_order_relaxed);
+        slot.life.store(starting, std::memory_order_release);
+        ProcessOptions options{.name = plan_.name + "-Worker-" + std::to_string(w + 1),
+                               .daemon = true,
+                               .limits = plan_.limits};
+        auto process = std::make_unique<Process>(std::move(options), [this, w, incarnation] {
+            reset_signals();
+            ::close(plan_.orders);
+            if (plan_.pin) pin(w);
+            if (const int code = work({plan_.board, plan_.tasks, *plan_.results[w], w, incarnation,
+                                       plan_.most_items, plan_.initializer, true}))
+                std::exit(code);
+        });
+        process->start();
+        s.process = std::move(process);
+        s.incarnation = incarnation;
+        ++alive_;
+    }
+
+    /// \return false if the pool is broken
+    bool reap(std::uint32_t w) {
+        seat& s = workers_[w];
+        const std::optional<int> code = s.process->exitcode();
+        if (!code) return true;
+        const auto life = plan_.board.slot(w, s.incarnation).life.load(std::memory_order_acquire);
+        const bool regular = *code == 0 && (life == retiring || finishing_);
+        if (life == starting && !regular)
+            ++failed_starts_;
+        else
+            failed_starts_ = 0;
+        report({death_report::died, w, s.incarnation, *s.process->pid(), *code});
+        s.process.reset();
+        --alive_;
+        if (life == init_failed || failed_starts_ >= most_failed_starts) {
+            report({death_report::broken, w, s.incarnation, 0, *code});
+            return false;
+        }
+        if (!(finishing_ && *code == 0)) replace(w);
+        return true;
+    }
+
+    /// Its slot of the same parity, two incarnations ago, must have been read.
+    void replace(std::uint32_t w) {
+        seat& s = workers_[w];
+        if (!s.process && s.incarnation - s.acknowledged < 2) start(w);
+    }
+
+    void report(const death_report& what) {
+        const auto bytes = std::as_bytes(std::span(&what, 1));
+        plan_.reports.put({&bytes, 1}, 0, deadline::never());
+        plan_.board.ring();
+    }
+
+    bool read_orders() {
+        supervisor_order order;
+        const ssize_t got = retry([&] { return ::read(plan_.orders, &order, sizeof order); });
+        if (got != sizeof order) return false;
+        switch (order.what) {
+            case supervisor_order::acknowledge:
+                if (order.worker >= workers_.size()) break;
+                workers_[order.worker].acknowledged = order.incarnation;
+                if (!finishing_) replace(order.worker);
+                break;
+            case supervisor_order::arrest:
+                arrest(order);
+                break;
+            case supervisor_order::watch:
+                shortest_ = shortest_ == 0
+                                ? static_cast<std::int64_t>(order.word)
+                                : std::min(shortest_, static_cast<std::int64_t>(order.word));
+                break;
+            case supervisor_order::finish:
+                finishing_ = true;
+                break;
+        }
+        return true;
+    }
+
+    void arrest(const supervisor_order& order) {
+        if (order.worker >= workers_.size()) return;
+        seat& s = workers_[order.worker];
+        const auto index = static_cast<std::uint32_t>(order.word);
+        const auto generation = static_cast<std::uint32_t>(order.word >> 32);
+        if (!s.process || (s.incarnation & 0xffff) != order.incarnation ||
+            index >= pool_board::most_tasks)
+            return;
+        auto running = task_word::make(generation, task_word::running, order.worker, s.incarnation);
+        if (plan_.board.word(index).compare_exchange_strong(
+                running,
+                task_word::make(generation, task_word::arrested, order.worker, s.incarnation),
+                std::memory_order_acq_rel))
+            s.process->kill();
+    }
+
+    void arrest_overdue() {
+        const std::int64_t now = deadline::clock();
+        for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+            seat& s = workers_[w];
+            if (!s.process) continue;
+            worker_slot& slot = plan_.board.slot(w, s.incarnation);
+            std::uint64_t item = slot.item.load(std::memory_order_acquire);
+            const std::int64_t ends = slot.item_ends.load(std::memory_order_acquire);
+            if (ends == 0 || ends > now || item & worker_slot::arrested_item) continue;
+            // It moves to the next item by an exchange of the same word, so that can't be hit.
+            if (slot.item.load(std::memory_order_acquire) == item &&
+                slot.item.compare_exchange_strong(item, item | worker_slot::arrested_item,
+                                                  std::memory_order_acq_rel))
+                s.process->kill();
+        }
+    }
+
+    /// The next deadline of an item, as far as it is known: none can come sooner than `shortest_`.
+    deadline next_look() const {
+        if (shortest_ == 0) return deadline::never();
+        std::int64_t wait = shortest_;
+        const std::int64_t now = deadline::clock();
+        for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+            if (!workers_[w].process) continue;
+            const auto ends = plan_.board.slot(w, workers_[w].incarnation)
+                                  .item_ends.load(std::memory_order_acquire);
+            if (ends != 0) wait = std::min(wait, ends - now);
+        }
+        return deadline::after(duration(std::max<std::int64_t>(wait, 100'000)));
+    }
+
+    void pin(std::uint32_t w) {
+        cpu_set_t usable;
+        if (::sched_getaffinity(0, sizeof usable, &usable) != 0) return;
+        const int count = CPU_COUNT(&usable);
+        int nth = count > 0 ? static_cast<int>(w) % count : 0;
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+            if (CPU_ISSET(cpu, &usable) && nth-- == 0) {
+                CPU_ZERO(&usable);
+                CPU_SET(cpu, &usable);
+                ::sched_setaffinity(0, sizeof usable, &usable);  // or runs anywhere
+                return;
+            }
+    }
+
+    const pool_plan& plan_;
+    std::vector<seat> workers_;
+    std::size_t alive_ = 0;
+    int failed_starts_ = 0;
+    std::int64_t shortest_ = plan_.shortest_timeout;
+    bool finishing_ = false;
+};
+
+}  // namespace multiprocessing::detail

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// The back of mp::ThreadPool: threads of this process, behind the same rings.
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <unistd.h>
+
+#include <multiprocessing/detail/pool/ring_back.hpp>
+
+namespace multiprocessing::detail {
+
+class thread_back final : public ring_back {
+public:
+    thread_back(std::size_t threads, std::function<void()> initializer)
+        : ring_back(threads), initializer_(std::move(initializer)) {
+        try {
+            for (std::uint32_t w = 0; w < threads; ++w)
+                threads_.emplace_back([this, w] { run(w); });
+        } catch (...) {
+            finish();
+            throw;
+        }
+    }
+    ~thread_back() override { finish(); }
+
+    /// Nothing stops a thread that runs.
+    bool arrest(task_id) override { return false; }
+    void watch(duration) override {}
+
+    bool collect(pool_events& to) override {
+        const bool any = ring_back::collect(to);
+        if (failed_.exchange(false, std::memory_order_acquire)) {  // (C) its exception is in a ring
+            for (std::uint32_t w = 0; w < results_.size(); ++w) drain(w, to);
+            to.broken(init_failure(::getpid()));
+        }
+        return any;
+    }
+
+    void finish() override {
+        terminate();
+        for (std::thread& each : threads_)
+            if (each.joinable()) each.join();
+    }
+    /// What is queued was withdrawn, what runs goes on to its end; finish() waits for it.
+    void terminate() override {
+        if (!stopped_.exchange(true, std::memory_order_relaxed)) send_stops();  // once, that is all
+    }
+
+private:
+    void run(std::uint32_t w) {
+        if (work({board_, *tasks_, *results_[w], w, 1, 0, initializer_, false}) == 0) return;
+        failed_.store(true, std::memory_order_release);  // (C)
+        board_.ring();
+    }
+
+    std::function<void()> initializer_;
+    std::atomic<bool> failed_{false}, stopped_{false};
+    std::vector<std::thread> threads_;
+};
+
+}  // namespace multiprocessing::detail

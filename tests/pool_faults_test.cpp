@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <multiprocessing/detail/platform/pidfd.hpp>
+#include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/pool.hpp>
+#include <multiprocessing/process.hpp>
+#include <multiprocessing/queues.hpp>
+
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include "support/catch.hpp"
+#include "support/leaks.hpp"
+
+namespace mp = multiprocessing;
+using namespace std::chrono_literals;
+
+namespace {
+
+int square(int x) { return x * x; }
+
+struct unsendable_result {
+    int value = 0;
+    template <class Archive>
+    void save(Archive&) const {
+        throw std::domain_error("won't go");
+    }
+    template <class Archive>
+    void load(Archive&) {}
+};
+
+/// One with the value 13 can't be rebuilt.
+struct unlucky {
+    int value = 0;
+    template <class Archive>
+    void save(Archive& archive) const {
+        archive(value);
+    }
+    template <class Archive>
+    void load(Archive& archive) {
+        archive(value);
+        if (value == 13) throw std::domain_error("thirteen");
+    }
+};
+
+int overflow(volatile int* from) {
+    volatile int here[1024] = {*from};
+    return *from == 0 ? 0 : overflow(here) + here[1];
+}
+
+std::vector<int> numbers(int n) {
+    std::vector<int> all(static_cast<std::size_t>(n));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+}
+
+[[noreturn]] void for_ever() {
+    sigset_t all;
+    sigfillset(&all);
+    ::sigprocmask(SIG_BLOCK, &all, nullptr);
+    for (;;) ::pause();
+}
+
+/// Dies at the given number, in the given way.
+int dies_at_37(int x) {
+    if (x == 37) ::raise(SIGSEGV);
+    return x;
+}
+
+}  // namespace
+
+TEST_CASE("Pool: a task's exception keeps its type; one of an unknown type says what it was",
+          "[pool][error]") {
+    mp::Pool pool(2);
+    CHECK_THROWS_AS(pool.apply([]() -> int { throw std::out_of_range("x"); }), std::out_of_range);
+    try {
+        pool.apply([] { throw std::system_error(ENOENT, std::generic_category(), "open"); });
+        FAIL("no exception");
+    } catch (const std::system_error& e) {
+        CHECK(e.code() == std::errc::no_such_file_or_directory);
+    }
+    try {
+        pool.apply([] { throw 42; });
+        FAIL("no exception");
+    } catch (const mp::RemoteError& e) {
+        CHECK(e.type() == "int");
+    }
+    CHECK_THROWS_AS(pool.apply([] { return unsendable_result{}; }), std::domain_error);
+    CHECK(pool.apply(square, 2) == 4);
+}
+
+TEST_CASE("Pool: map throws the failure of the lowest index", "[pool][error]") {
+    mp::Pool pool(3);
+    const auto fails = [](int x) {
+        if (x % 10 == 3) throw std::runtime_error(std::to_string(x));
+        return x;
+    };
+    for (const std::size_t chunksize : {0u, 1u, 5u}) try {
+            pool.map(fails, numbers(200), {.chunksize = chunksize});
+            FAIL("no exception");
+        } catch (const std::runtime_error& e) {
+            CHECK(std::string(e.what()) == "3");
+        }
+    CHECK(pool.apply(square, 3) == 9);
+}
+
+TEST_CASE("Pool: a crash ends its own task alone, and says who and how", "[pool][crash]") {
+    const test::no_leaks leaks;
+    mp::Pool pool(2);
+    const auto crash = [&](auto f, int signal, int exitcode) {
+        try {
+            pool.apply(f);
+            FAIL("no crash");
+        } catch (const mp::WorkerCrashed& e) {
+            CHECK(e.signal() == signal);
+            CHECK(e.exitcode() == exitcode);
+            CHECK(e.worker_pid() > 0);
+        }
+        CHECK(pool.apply(square, 3) == 9);
+    };
+    crash([] { ::raise(SIGSEGV); }, SIGSEGV, -SIGSEGV);
+    crash([] { std::abort(); }, SIGABRT, -SIGABRT);
+    crash([] { ::kill(::getpid(), SIGKILL); }, SIGKILL, -SIGKILL);
+    crash([] { std::exit(3); }, 0, 3);
+    crash([] { ::_exit(0); }, 0, 0);
+    crash([] { ::pthread_exit(nullptr); }, 0, 0);
+}
+
+TEST_CASE("Pool: of a chunk in which an item crashes the others keep or get their results",
+          "[pool][crash]") {
+    mp::Pool pool(2);
+    auto results = pool.imap(dies_at_37, numbers(100), {.chunksize = 100});
+    int index = 0, crashed = 0;
+    for (auto it = results.begin(); it != results.end(); ++it, ++index) try {
+            const int value = *it;
+            CHECK(value == index);
+        } catch (const mp::WorkerCrashed& e) {
+            CHECK(index == 37);
+            CHECK(std::string(e.what()).find("number 37") != std::string::npos);
+            ++crashed;
+        }
+    CHECK(index == 100);
+    CHECK(crashed == 1);
+}
+
+TEST_CASE("Pool: retries run a crashed task again", "[pool][crash]") {
+    mp::Queue<int> tries;
+    mp::Pool pool(mp::PoolOptions{.processes = 2, .retries = 2});
+    const auto third_time = [](mp::Queue<int>& q) {
+        q.put(1);
+        if (q.qsize() < 3) std::abort();
+        return 7;
+    };
+    CHECK(pool.apply(third_time, tries) == 7);
+    CHECK(tries.qsize() == 3);
+    CHECK_THROWS_AS(pool.apply([] { std::abort(); }), mp::WorkerCrashed);
+}
+
+TEST_CASE("Pool: a task that runs too long is ended, signals blocked or not", "[pool][timeout]") {
+    mp::Pool pool(mp::PoolOptions{.processes = 2, .task_timeout = 100ms});
+    CHECK_THROWS_AS(pool.apply([] { for_ever(); }), mp::TaskTimeout);
+    CHECK(pool.apply(square, 5) == 25);
+    auto results = pool.imap(
+        [](int x) {
+            if (x == 2) for_ever();
+            return x;
+        },
+        numbers(6), {.chunksize = 6});
+    int index = 0;
+    for (auto it = results.begin(); it != results.end(); ++it, ++index) try {
+            const int value = *it;
+            CHECK(value == index);
+        } catch (const mp::TaskTimeout&) {
+            CHECK(index == 2);
+        }
+    CHECK(index == 6);
+    auto single = pool.apply_async(mp::TaskOptions<int>{.timeout = 20ms}, [] {
+        for_ever();
+        return 1;
+    });
+    CHECK_THROWS_AS(single.get(), mp::TaskTimeout);
+}
+
+TEST_CASE("Pool: cancel ends queued and running tasks", "[pool][cancel]") {
+    mp::Pool pool(1);
+    mp::Queue<int> started;
+    auto running = pool.apply_async(
+        [](mp::Queue<int>& q) {
+            q.put(1);
+            for_ever();
+        },
+        started);
+    auto queued = pool.apply_async(square, 3);
+    started.get();
+    CHECK(queued.cancel());
+    CHECK_THROWS_AS(queued.get(), mp::Cancelled);
+    CHECK_FALSE(running.ready());
+    CHECK(running.cancel());
+    CHECK_THROWS_AS(running.get(), mp::Cancelled);
+    auto done = pool.apply_async(square, 3);
+    CHECK(done.get() == 9);
+    CHECK_FALSE(done.cancel());
+}
+
+TEST_CASE("Pool: terminate ends everything with Cancelled", "[pool]") {
+    const test::no_leaks leaks;
+    mp::Pool pool(2);
+    std::vector<mp::AsyncResult<void>> results;
+    for (int i = 0; i < 1000; ++i) results.push_back(pool.apply_async([] { for_ever(); }));
+    pool.terminate();
+    for (auto& r : results) CHECK_THROWS_AS(r.get(), mp::Cancelled);
+    CHECK_THROWS_AS(pool.apply(square, 1), mp::ClosedError);
+    pool.join();
+}
+
+TEST_CASE("Pool: an initializer that throws or crashes breaks the pool, with its reason",
+          "[pool]") {
+    const test::no_leaks leaks;
+    mp::Pool thrower(mp::PoolOptions{
+        .processes = 2, .initializer = [] { throw std::runtime_error("no licence"); }});
+    try {
+        thrower.apply(square, 1);
+        FAIL("not broken");
+    } catch (const mp::PoolBroken& e) {
+        CHECK(std::string(e.what()).find("no licence") != std::string::npos);
+    }
+    mp::Pool crasher(mp::PoolOptions{.processes = 2, .initializer = [] { std::abort(); }});
+    CHECK_THROWS_AS(crasher.apply(square, 1), mp::PoolBroken);
+    CHECK_THROWS_AS(crasher.apply(square, 1), mp::PoolBroken);
+}
+
+TEST_CASE("Pool: memory limits hold in workers", "[pool][limits]") {
+    mp::Pool pool(mp::PoolOptions{.processes = 1, .limits = {.memory = 64u << 20}});
+    const auto hog = [] { return std::vector<char>(256u << 20).size(); };
+    CHECK_THROWS_AS(pool.apply(hog), std::bad_alloc);
+    CHECK(pool.apply(square, 4) == 16);
+}
+
+TEST_CASE("Pool: when the supervisor is killed nobody hangs", "[pool][crash]") {
+    mp::Pool pool(2);
+    const auto supervisor = mp::active_children();
+    REQUIRE(supervisor.size() == 1);
+    auto result = pool.apply_async([] { for_ever(); });
+    ::kill(supervisor.front().pid(), SIGKILL);
+    CHECK_THROWS_AS(result.get(), mp::PoolBroken);
+    CHECK_THROWS_AS(pool.apply(square, 1), mp::PoolBroken);
+}
+
+TEST_CASE("Pool: a stack overflow and a stopped worker end their own task", "[pool][crash]") {
+    mp::Pool pool(mp::PoolOptions{.processes = 2, .task_timeout = 300ms});
+    CHECK_THROWS_AS(pool.apply([] {
+        volatile int start = 1;
+        return overflow(&start);
+    }),
+                    mp::WorkerCrashed);
+    CHECK_THROWS_AS(pool.apply([] { ::raise(SIGSTOP); }), mp::TaskTimeout);
+    CHECK(pool.apply(square, 3) == 9);
+}
+
+TEST_CASE("Pool: what can't be rebuilt fails its own task", "[pool][error]") {
+    mp::Pool pool(2);
+    const auto value_of = [](unlucky u) { return u.value; };
+    CHECK(pool.apply(value_of, unlucky{4}) == 4);
+    CHECK_THROWS_AS(pool.apply(value_of, unlucky{13}), std::domain_error);
+    const auto make = [](int n) { return unlucky{n}; };
+    CHECK(pool.apply(make, 5).value == 5);
+    CHECK_THROWS_AS(pool.apply(make, 13), std::domain_error);
+    int good = 0, bad = 0;
+    auto results = pool.imap(make, numbers(20), {.chunksize = 20});
+    for (auto it = results.begin(); it != results.end(); ++it) try {
+            const int value = (*it).value;
+            CHECK(value == good + bad);
+            ++good;
+        } catch (const std::domain_error&) {
+            CHECK(good == 13);
+            ++bad;
+        }
+    CHECK(good == 19);
+    CHECK(bad == 1);
+}
+
+TEST_CASE("Pool: a worker killed while it sends a large result ends its own task",
+          "[pool][crash]") {
+    mp::Pool pool(2);
+    for (const int after_us : {0, 500, 2000, 5000, 20000}) {
+        auto large = pool.apply_async(
+            [](int delay) {
+                const pid_t me = ::getpid();
+                std::thread([me, delay] {
+                    std::this_thread::sleep_for(std::chrono::microseconds(delay));
+                    ::kill(me, SIGKILL);
+                }).detach();
+                return std::vector<char>(50'000'000, 'x');
+            },
+            after_us);
+        try {
+            const std::vector<char> whole = std::move(large).get();
+            CHECK(whole.size() == 50'000'000);
+        } catch (const mp::WorkerCrashed& e) {
+            CHECK(e.signal() == SIGKILL);
+        }
+        CHECK(pool.apply(square, 3) == 9);
+    }
+}
+
+TEST_CASE("Pool: all workers may die at once, again and again", "[pool][crash]") {
+    const test::no_leaks leaks;
+    mp::Pool pool(3);
+    for (int round = 0; round < 5; ++round) {
+        auto results = pool.map_async(square, numbers(100));
+        for (const pid_t pid : pool.worker_pids())
+            if (pid > 0) ::kill(pid, SIGKILL);
+        try {
+            const std::vector<int> all = results.get();
+            CHECK(all.size() == 100);
+        } catch (const mp::WorkerCrashed&) {
+        }
+        CHECK(pool.apply(square, round) == round * round);
+    }
+}
+
+TEST_CASE("Pool: terminate ends 10,000 queued tasks and one that blocks every signal", "[pool]") {
+    const test::no_leaks leaks;
+    mp::Queue<int> begun;
+    mp::Pool pool(1);
+    auto running = pool.apply_async(
+        [](mp::Queue<int>& q) {
+            q.put(1);
+            for_ever();
+        },
+        begun);
+    std::vector<mp::AsyncResult<int>> queued;
+    for (int i = 0; i < 10'000; ++i) queued.push_back(pool.apply_async(square, i));
+    begun.get();
+    pool.terminate();
+    pool.join();
+    CHECK_THROWS_AS(running.get(), mp::Cancelled);
+    CHECK_THROWS_AS(queued.back().get(), mp::Cancelled);
+}
+
+TEST_CASE("Pool: its workers end with a killed parent", "[pool][crash]") {
+    mp::Queue<pid_t> pids;
+    mp::Process parent([&] {
+        mp::Pool pool(4);
+        pids.put(::getpid());
+        pool.map(
+            [](mp::Queue<pid_t> q) {
+                q.put(::getpid());
+                for_ever();
+            },
+            std::vector<mp::Queue<pid_t>>(4, pids), {.chunksize = 1});
+    });
+    parent.start();
+    std::vector<mp::detail::unique_fd> ends;
+    for (int i = 0; i < 5; ++i) ends.push_back(mp::detail::open_pidfd(pids.get()));
+    parent.kill();
+    parent.join();
+    for (const auto& end : ends)
+        CHECK(mp::detail::wait_readable(end.get(), mp::detail::deadline::after(10s)));
+}
+
+TEST_CASE("Pool: one in a static, and one left by an exception", "[pool]") {
+    const test::no_leaks leaks;
+    mp::Process program([] {
+        static mp::Pool pool(2);
+        if (pool.apply(square, 4) != 16) ::_exit(9);
+        std::exit(7);
+    });
+    program.start();
+    program.join();
+    CHECK(program.exitcode() == 7);
+    try {
+        mp::Pool pool(2);
+        auto never = pool.apply_async([] { for_ever(); });
+        throw std::runtime_error("leaves");
+    } catch (const std::runtime_error& e) {
+        CHECK(std::string(e.what()) == "leaves");
+    }
+}
