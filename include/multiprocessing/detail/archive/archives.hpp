@@ -142,14 +142,16 @@ public:
 
     /// The number of a shared object in this message, and whether it is to follow here. Objects
     /// are told apart by address and type: a struct and its first member are two.
-    std::pair<std::uint32_t, bool> share(std::shared_ptr<const void> object, const char* type) {
-        if (!shared_) shared_ = std::make_unique<shared_objects>();
+    template <class T>
+    std::pair<std::uint32_t, bool> share(const std::shared_ptr<T>& object) {
+        const char* const type = &type_tag<std::remove_const_t<T>>;
+        if (!shared_) shared_.emplace();
         auto& objects = shared_->objects;
         std::uint32_t& first = shared_->first[object.get()];  // 0: none at this address yet
         for (std::uint32_t n = first; n != 0; n = objects[n - 1].next)
             if (objects[n - 1].type == type) return {n, false};
         // Kept until the end: another object at the same address would be taken for this one.
-        objects.push_back({std::move(object), type, first});
+        objects.push_back({object, type, first});
         first = static_cast<std::uint32_t>(objects.size());
         return {first, true};
     }
@@ -183,7 +185,7 @@ private:
     bool in_place_;
     unsigned depth_ = 0;
     name_function name_;
-    std::unique_ptr<shared_objects> shared_;
+    std::optional<shared_objects> shared_;
     std::optional<output_archive> archive_;
 };
 
@@ -234,15 +236,17 @@ public:
         return count < most ? count : most;
     }
 
-    void share(std::shared_ptr<void> object, const char* type) {
-        shared_.push_back({std::move(object), type});
+    template <class T>
+    void share(const std::shared_ptr<T>& object) {
+        shared_.push_back({object, &type_tag<T>});
     }
     /// The shared object of this number; null if it is the next new one.
-    const std::shared_ptr<void>* shared(std::uint32_t number, const char* type) {
+    template <class T>
+    std::shared_ptr<T> shared(std::uint32_t number) {
         if (number == shared_.size() + 1) return nullptr;
-        if (number > shared_.size() || shared_[number - 1].second != type)
+        if (number > shared_.size() || shared_[number - 1].second != &type_tag<T>)
             fail("a shared object in it is not there");
-        return &shared_[number - 1].first;
+        return std::static_pointer_cast<T>(shared_[number - 1].first);
     }
 
     template <class F>

@@ -33,8 +33,8 @@ public:
 
     /// Lets a block of somebody else's memory follow. Blocks must outlive pieces()' use.
     void refer(const void* from, std::size_t n) {
-        blocks_.push_back(
-            {static_cast<std::size_t>(end_ - begin_), {static_cast<const std::byte*>(from), n}});
+        end_own_piece();
+        pieces_.push_back({static_cast<const std::byte*>(from), n});
         outside_ += n;
     }
 
@@ -42,16 +42,14 @@ public:
 
     /// Makes the gather list; nothing may be added after.
     std::span<const std::span<const std::byte>> gather() {
-        pieces_.clear();
-        std::size_t done = 0;
-        for (const auto& b : blocks_) {
-            if (b.after > done) pieces_.push_back({begin_ + done, b.after - done});
-            pieces_.push_back(b.bytes);
-            done = b.after;
-        }
-        const auto rest = static_cast<std::size_t>(end_ - begin_) - done;
-        if (rest != 0) pieces_.push_back({begin_ + done, rest});
-        return pieces_;
+        end_own_piece();
+        const std::byte* own = begin_;
+        for (auto& piece : pieces_)
+            if (piece.data() == nullptr) {
+                piece = {own, piece.size()};
+                own += piece.size();
+            }
+        return {pieces_.data(), pieces_.size()};
     }
 
     /// Empties it, keeps the memory.
@@ -61,8 +59,8 @@ public:
         const std::size_t used = static_cast<std::size_t>(end_ - begin_);
         const std::size_t has = static_cast<std::size_t>(limit_ - begin_);
         end_ = begin_;
-        outside_ = 0;
-        blocks_.clear();
+        outside_ = in_pieces_ = 0;
+        pieces_.clear();
         if (has <= small) return true;
         unneeded_ = used <= small ? unneeded_ + 1 : 0;
         return has <= large && unneeded_ < 64;
@@ -71,10 +69,12 @@ public:
 private:
     static constexpr std::size_t small = std::size_t{1} << 20, large = std::size_t{16} << 20;
 
-    struct outside {
-        std::size_t after;  // bytes of ours before it
-        std::span<const std::byte> bytes;
-    };
+    /// Our bytes since the last block become a piece, without an address while they may move.
+    void end_own_piece() {
+        const std::size_t own = static_cast<std::size_t>(end_ - begin_) - in_pieces_;
+        if (own != 0) pieces_.push_back({static_cast<const std::byte*>(nullptr), own});
+        in_pieces_ += own;
+    }
 
     [[gnu::noinline]] void reallocate(std::size_t n) {
         const auto used = static_cast<std::size_t>(end_ - begin_);
@@ -89,9 +89,9 @@ private:
     }
 
     std::byte *begin_ = nullptr, *end_ = nullptr, *limit_ = nullptr;
-    std::size_t outside_ = 0;
+    std::size_t outside_ = 0;    // bytes of others in pieces_
+    std::size_t in_pieces_ = 0;  // of ours
     std::uint32_t unneeded_ = 0;
-    std::vector<outside> blocks_;
     std::vector<std::span<const std::byte>> pieces_;
 };
 

@@ -68,7 +68,12 @@ constexpr void write_normalized(Sink&& sink, std::string_view name) {
                 sink("(unnamed)");
                 skip = u.size();
             }
-        if (skip == 0) sink(name.substr(0, skip = 1));
+        if (skip == 0) {  // up to the next character that one of them begins with
+            do ++skip;
+            while (skip < name.size() && name[skip] != '_' && name[skip] != '{' &&
+                   name[skip] != '(');
+            sink(name.substr(0, skip));
+        }
         name.remove_prefix(skip);
     }
 }

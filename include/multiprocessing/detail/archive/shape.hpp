@@ -7,16 +7,17 @@
 
 #include <array>
 #include <chrono>
-#include <complex>
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
 #include <multiprocessing/detail/archive/aggregate.hpp>
 #include <multiprocessing/detail/archive/archives.hpp>
+#include <multiprocessing/detail/archive/fingerprint.hpp>
 
 namespace multiprocessing::detail {
 
@@ -118,6 +119,20 @@ using members_list = decltype(member_types<members_of<T>>(std::declval<T&>()));
 template <class T>
 inline constexpr bool flat_class = false;
 
+/// std::complex and std::valarray are known by their names: their headers are too large to be
+/// included for them. Only what looks like one is asked for its name.
+template <class T>
+concept complex_number = requires(const T& number) {
+    number.real();
+    number.imag();
+}
+&&type_name<T>().starts_with("std::complex<");
+template <class T>
+concept numeric_array = requires(const T& array) {
+    array.cshift(0);
+}
+&&type_name<T>().starts_with("std::valarray<");
+
 template <class T>
 inline constexpr bool flat = false;
 
@@ -158,7 +173,8 @@ inline constexpr bool flat<const volatile T> = false;
 template <class T, std::size_t N>
 inline constexpr bool flat_class<std::array<T, N>> = N > 0 && flat<T>;
 template <class T>
-inline constexpr bool flat_class<std::complex<T>> = std::is_arithmetic_v<T>;
+requires complex_number<T>
+inline constexpr bool flat_class<T> = std::is_arithmetic_v<typename T::value_type>;
 template <class Rep, class Period>
 inline constexpr bool flat_class<std::chrono::duration<Rep, Period>> = flat<Rep>;
 template <class Clock, class Duration>

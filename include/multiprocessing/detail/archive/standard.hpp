@@ -25,7 +25,6 @@
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
-#include <valarray>
 #include <variant>
 #include <vector>
 
@@ -124,8 +123,10 @@ void get_flat(message_reader& in, Range& range) {
     if (n == 0) return range.clear();
     if constexpr (std::is_trivial_v<value_type> && !has_bools<value_type>()) {
         // assign() fills new memory with the values at once; resize() would zero it before.
-        if (reinterpret_cast<std::uintptr_t>(from) % alignof(value_type) == 0) {
-            const auto* first = reinterpret_cast<const value_type*>(from);
+        const auto* first = reinterpret_cast<const value_type*>(from);
+        if constexpr (alignof(value_type) == 1) {
+            range.assign(first, first + n);
+        } else if (reinterpret_cast<std::uintptr_t>(from) % alignof(value_type) == 0) {
             range.assign(first, first + n);
         } else {
             range.assign(unaligned_iterator<value_type>(from),
@@ -202,12 +203,14 @@ struct standard_type<std::basic_string<C, Tr, A>> {
     }
 };
 
-template <class T>
-struct standard_type<std::valarray<T>> {
+template <class Array>
+requires numeric_array<Array>
+struct standard_type<Array> {
+    using T = typename Array::value_type;
     using parts = type_list<T>;
     static constexpr bool plain = true;
 
-    static void put(message_writer& out, const std::valarray<T>& values) {
+    static void put(message_writer& out, const Array& values) {
         out.count(values.size());
         if constexpr (flat<T>) {
             if (values.size() != 0) out.own_bytes(&values[0], values.size() * sizeof(T));
@@ -215,14 +218,14 @@ struct standard_type<std::valarray<T>> {
             for (std::size_t i = 0; i < values.size(); ++i) out.put(values[i]);
         }
     }
-    static void get(message_reader& in, std::valarray<T>& values) {
+    static void get(message_reader& in, Array& values) {
         if constexpr (flat<T>) {
             std::vector<T> flat_values;
             get_flat(in, flat_values);
             if (flat_values.empty())
                 values.resize(0);
             else
-                values = std::valarray<T>(flat_values.data(), flat_values.size());
+                values = Array(flat_values.data(), flat_values.size());
         } else {
             std::vector<T> elements;  // grows with what is really there
             in.get(elements);
@@ -498,7 +501,7 @@ struct standard_type<std::shared_ptr<T>> {
 
     static void put(message_writer& out, const std::shared_ptr<T>& pointer) {
         if (!pointer) return out.number(std::uint32_t{0});
-        const auto [number, is_new] = out.share(pointer, &type_tag<object>);
+        const auto [number, is_new] = out.share(pointer);
         out.number(number);
         if (is_new) out.put(*pointer);
     }
@@ -506,12 +509,10 @@ struct standard_type<std::shared_ptr<T>> {
         pointer.reset();
         const auto number = in.template number<std::uint32_t>();
         if (number == 0) return;
-        if (const auto* known = in.shared(number, &type_tag<object>)) {
-            pointer = std::static_pointer_cast<object>(*known);
-            return;
-        }
+        pointer = in.template shared<object>(number);
+        if (pointer) return;
         auto made = std::make_shared<object>();
-        in.share(made, &type_tag<object>);
+        in.share(made);
         in.get(*made);
         pointer = std::move(made);
     }
