@@ -27,6 +27,7 @@
 #include <vector>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/demangle.hpp>
 #include <multiprocessing/detail/process/arguments.hpp>
 #include <multiprocessing/detail/process/async_child.hpp>
 #include <multiprocessing/detail/process/async_result.hpp>
@@ -269,7 +270,7 @@ auto async(ProcessOptions options, F&& callable, Args&&... args) {
         if constexpr (!std::is_void_v<result>) detail::check_sendable<result>();
         call kept(std::in_place, std::forward<F>(callable), std::forward<Args>(args)...);
         return AsyncResult<result>(std::make_shared<detail::async_child<result>>(
-            detail::make_child(std::move(options)), detail::source_name(typeid(std::decay_t<F>)),
+            detail::make_child(std::move(options)), detail::demangled(typeid(std::decay_t<F>)),
             kept));
     }
 }

@@ -16,7 +16,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <ios>
@@ -39,6 +39,7 @@
 #include <multiprocessing/detail/archive/fingerprint.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/registry.hpp>
+#include <multiprocessing/detail/platform/demangle.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
@@ -130,7 +131,7 @@ inline bool save_too_short(exception_state& to, std::string_view) {
     try {
         throw;
     } catch (const BufferTooShort& e) {
-        to.bytes = e.message();
+        to.bytes = std::vector<std::byte>(e.message());
         return true;
     }
 }
@@ -210,9 +211,12 @@ inline constexpr exception_kind standard_exceptions[] = {
 template <class T>
 std::vector<std::byte> to_bytes(const T& value) {
     const encoded message = encode(value);
-    std::vector<std::byte> bytes;
-    bytes.reserve(message.size());
-    for (const auto piece : message.pieces()) bytes.insert(bytes.end(), piece.begin(), piece.end());
+    std::vector<std::byte> bytes(message.size());
+    std::byte* at = bytes.data();
+    for (const auto piece : message.pieces()) {
+        std::memcpy(at, piece.data(), piece.size());
+        at += piece.size();
+    }
     return bytes;
 }
 
@@ -281,19 +285,17 @@ const exception_kind* find_exception(Fits fits) {
 // --- transport
 
 /// Readable name of a type at run time.
-inline std::string demangled(const std::type_info& type) {
-    const std::unique_ptr<char, void (*)(void*)> name(
-        abi::__cxa_demangle(type.name(), nullptr, nullptr, nullptr), &std::free);
+inline std::string name_of(const std::type_info& type) {
     std::string text;
     const auto sink = [&](std::string_view part) { text += part; };
-    write_normalized(sink, name ? name.get() : type.name());
+    write_normalized(sink, demangled(type));
     return text;
 }
 
 /// The type that was given to std::throw_with_nested, or the type itself.
 inline const std::type_info& outer_type(const std::type_info& type) {
     // An internal class of the library, derived from that type and from std::nested_exception.
-    if (!demangled(type).starts_with("std::_Nested_exception<")) return type;
+    if (!name_of(type).starts_with("std::_Nested_exception<")) return type;
     const auto* bases = dynamic_cast<const abi::__vmi_class_type_info*>(&type);
     if (bases == nullptr || bases->__base_count == 0) return type;
     return *bases->__base_info[0].__base_type;
@@ -312,7 +314,7 @@ inline std::string current_text() {
         return text != nullptr ? text : "(null)";
     } catch (...) {
         const std::type_info* type = abi::__cxa_current_exception_type();
-        return "an exception of type " + (type != nullptr ? demangled(*type) : "unknown");
+        return "an exception of type " + (type != nullptr ? name_of(*type) : "unknown");
     }
 }
 
@@ -342,7 +344,7 @@ inline std::vector<std::byte> encode_exception(const std::exception_ptr& excepti
         } catch (...) {
             const std::type_info* thrown = abi::__cxa_current_exception_type();
             const std::type_info& type = thrown != nullptr ? outer_type(*thrown) : typeid(void);
-            state.type = demangled(type);
+            state.type = name_of(type);
             // The library throws a class derived from ios_base::failure, for an older ABI's sake.
             if (state.type == "std::__ios_failure") state.type = "std::ios_base::failure";
             const std::string nested = nested_text();

@@ -6,15 +6,9 @@
 
 #include <cstddef>
 #include <functional>
-#include <memory>
-#include <string>
 #include <tuple>
 #include <type_traits>
-#include <typeinfo>
 #include <utility>
-
-#include <cxxabi.h>
-#include <stdlib.h>
 
 namespace multiprocessing::detail {
 
@@ -44,17 +38,6 @@ inline constexpr bool is_callable =
 
 template <class F, class... Args>
 using call_result_t = std::invoke_result_t<std::decay_t<F>, argument_t<std::decay_t<Args>>...>;
-
-/// A type as the compiler spells it in the source. Doesn't throw: at worst it is mangled.
-inline std::string source_name(const std::type_info& type) {
-    struct free_it {
-        void operator()(char* text) const noexcept { ::free(text); }
-    };
-    int status = 0;
-    const std::unique_ptr<char, free_it> name(
-        abi::__cxa_demangle(type.name(), nullptr, nullptr, &status));
-    return name ? name.get() : type.name();
-}
 
 /// One readable error; the caller goes on only if is_callable, so that no others follow.
 template <class F, class... Args>

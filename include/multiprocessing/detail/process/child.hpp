@@ -39,8 +39,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <multiprocessing/detail/platform/cgroup.hpp>
-#include <multiprocessing/detail/process/arguments.hpp>
+#include <multiprocessing/detail/platform/demangle.hpp>
+#include <multiprocessing/detail/platform/small_file.hpp>
 #include <multiprocessing/detail/process/child_process.hpp>
 #include <multiprocessing/detail/process/limits.hpp>
 #include <multiprocessing/detail/process/logging.hpp>
@@ -72,7 +72,7 @@ inline void report_uncaught(const char* what) noexcept {
         const process_facts& self = *process_state::get().self;
         const std::type_info* type = abi::__cxa_current_exception_type();
         std::string line = "Process " + self.name + " (pid " + std::to_string(self.pid) +
-                           "): uncaught " + (type ? source_name(*type) : "exception");
+                           "): uncaught " + (type ? demangled(*type) : "exception");
         if (what) line.append(": ").append(what);
         write_stderr(line + '\n');
     } catch (...) {  // out of memory
