@@ -42,9 +42,10 @@ TEST_CASE("poller: waits until its deadline, whatever signals come", "[platform]
 
 TEST_CASE("poller: tells how many of many are ready", "[platform][poller]") {
     const auto a = make_pipe(), b = make_pipe();
-    std::array<pollfd, 2> both{pollfd{a.first.get(), POLLIN, 0}, pollfd{b.first.get(), POLLIN, 0}};
+    std::array<pollfd, 2> both{pollfd{a.reader.get(), POLLIN, 0},
+                               pollfd{b.reader.get(), POLLIN, 0}};
     CHECK(poll_until(both, deadline::at_once()) == 0);
-    CHECK(::write(b.second.get(), "", 1) == 1);
+    CHECK(::write(b.writer.get(), "", 1) == 1);
     CHECK(poll_until(both, deadline::never()) == 1);
     CHECK(both[0].revents == 0);
     CHECK(both[1].revents == POLLIN);

@@ -35,8 +35,12 @@ inline bool wait_readable(int fd, deadline until) {
     return poll_until(std::span(&one, 1), until) > 0;
 }
 
-/// A pipe, close-on-exec, first to read and second to write.
-inline std::pair<unique_fd, unique_fd> make_pipe(int flags = 0) {
+struct pipe_ends {
+    unique_fd reader, writer;
+};
+
+/// A pipe, close-on-exec.
+inline pipe_ends make_pipe(int flags = 0) {
     int fds[2];
     call("pipe2", [&] { return ::pipe2(fds, O_CLOEXEC | flags); });
     unique_fd first(fds[0]), second(fds[1]);

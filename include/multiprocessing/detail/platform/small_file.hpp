@@ -5,7 +5,6 @@
 /// What the kernel says in small text files.
 
 #include <array>
-#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -30,9 +29,11 @@ inline std::string read_small_file(const std::string& path) {
 
 /// Leading digits of `text` as a number; nothing for "max" and the like.
 inline std::optional<std::uint64_t> leading_number(std::string_view text) {
-    std::uint64_t value = 0;
-    const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (result.ec != std::errc()) return std::nullopt;
+    std::optional<std::uint64_t> value;
+    for (const char c : text) {
+        if (c < '0' || c > '9') break;
+        value = 10 * value.value_or(0) + static_cast<std::uint64_t>(c - '0');
+    }
     return value;
 }
 

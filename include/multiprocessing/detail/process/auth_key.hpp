@@ -5,10 +5,10 @@
 /// The secret that processes of one program share.
 
 #include <cstddef>
-#include <cstring>
-#include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <string.h>
 #include <sys/random.h>
@@ -18,28 +18,35 @@
 
 namespace multiprocessing {
 
-/// A secret key. It can't be printed or serialized, and its bytes are wiped when its last
-/// copy ends.
+/// A secret key. It can't be printed or serialized, and its bytes are wiped at its end.
 ///
 /// Each program makes one at random; children inherit it. Unlike Python's it is no `bytes`.
 class MP_EXPORT AuthKey {
 public:
-    explicit AuthKey(std::string_view key) : AuthKey(key.data(), key.size()) {}
+    explicit AuthKey(std::string_view key) : key_(key.size()) {
+        key.copy(reinterpret_cast<char*>(key_.data()), key.size());
+    }
+    AuthKey(const AuthKey&) = default;
+    AuthKey(AuthKey&&) noexcept = default;  // that one is empty then
+    AuthKey& operator=(AuthKey other) noexcept {
+        key_.swap(other.key_);
+        return *this;
+    }
+    ~AuthKey() {
+        if (!key_.empty()) ::explicit_bzero(key_.data(), key_.size());
+    }
 
     /// 32 bytes from the kernel's random number generator.
     /// \throws OsError
     static AuthKey generate() {
-        std::byte key[32];
-        detail::call("getrandom", [&] { return ::getrandom(key, sizeof key, 0); });
-        AuthKey made(key, sizeof key);
-        ::explicit_bzero(key, sizeof key);
+        AuthKey made{std::vector<std::byte>(32)};
+        detail::call("getrandom",
+                     [&] { return ::getrandom(made.key_.data(), made.key_.size(), 0); });
         return made;
     }
 
     /// For the code that talks to a peer. Don't log them.
-    std::span<const std::byte> bytes() const noexcept {
-        return key_ ? key_->bytes() : std::span<const std::byte>();
-    }
+    std::span<const std::byte> bytes() const noexcept { return {key_.data(), key_.size()}; }
 
     /// The time it takes tells only whether the lengths differ.
     friend bool operator==(const AuthKey& a, const AuthKey& b) noexcept {
@@ -58,27 +65,9 @@ public:
     void serialize(Archive&) = delete;  // a secret
 
 private:
-    /// The bytes, wiped when the last copy of the key ends.
-    class secret {
-    public:
-        secret(const void* key, std::size_t size)
-            : size_(size), bytes_(std::make_unique<std::byte[]>(size)) {
-            if (size != 0) std::memcpy(bytes_.get(), key, size);
-        }
-        secret(const secret&) = delete;
-        secret& operator=(const secret&) = delete;
-        ~secret() { ::explicit_bzero(bytes_.get(), size_); }
+    explicit AuthKey(std::vector<std::byte> key) noexcept : key_(std::move(key)) {}
 
-        std::span<const std::byte> bytes() const noexcept { return {bytes_.get(), size_}; }
-
-    private:
-        std::size_t size_;
-        std::unique_ptr<std::byte[]> bytes_;
-    };
-
-    AuthKey(const void* key, std::size_t size) : key_(std::make_shared<secret>(key, size)) {}
-
-    std::shared_ptr<const secret> key_;  // null: moved from
+    std::vector<std::byte> key_;
 };
 
 }  // namespace multiprocessing

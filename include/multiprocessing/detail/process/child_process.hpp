@@ -141,7 +141,10 @@ public:
         slot_ = state.statuses.take();
         try {
             if (!state.children) state.children = new child_table{.above = state.inherited};
-            state.children->by_number.emplace(number_, shared_from_this());
+            auto& children = state.children->by_number;
+            auto at = children.end();
+            while (at != children.begin() && at[-1]->number_ > number_) --at;
+            children.insert(at, shared_from_this());
         } catch (...) {
             state.statuses.give_back(std::exchange(slot_, nullptr));
             throw;
@@ -195,9 +198,10 @@ public:
         if (slot_) state.statuses.give_back(std::exchange(slot_, nullptr));
         if (!state.children) return;
         auto& children = state.children->by_number;
-        const auto at = children.find(number_);
+        auto at = children.begin();
+        while (at != children.end() && at->get() != this) ++at;
         if (at == children.end()) return;
-        last = std::move(at->second);
+        last = std::move(*at);
         children.erase(at);
     }
 
@@ -238,7 +242,7 @@ inline std::vector<std::shared_ptr<child_process>> children_of_this_process(bool
     std::vector<std::shared_ptr<child_process>> found;
     const std::lock_guard lock(process_identity::get().tables);
     if (!state.children) return found;
-    for (const auto& [number, child] : state.children->by_number)
+    for (const auto& child : state.children->by_number)
         if (child->started() && (all || child.use_count() == 1)) found.push_back(child);
     return found;
 }

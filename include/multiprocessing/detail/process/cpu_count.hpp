@@ -5,12 +5,10 @@
 /// How many processors this process may use.
 
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include <sched.h>
 #include <unistd.h>
@@ -21,13 +19,9 @@ namespace multiprocessing::detail {
 
 /// Processors in the affinity mask.
 inline unsigned affinity_count() {
-    for (std::size_t sets = 1; sets <= 64; sets *= 2) {  // a set has room for 1,024
-        std::vector<cpu_set_t> mask(sets);
-        const std::size_t bytes = sets * sizeof(cpu_set_t);
-        if (::sched_getaffinity(0, bytes, mask.data()) == 0)
-            return static_cast<unsigned>(CPU_COUNT_S(bytes, mask.data()));
-        if (errno != EINVAL) break;
-    }
+    cpu_set_t masks[64];  // of 1,024 each
+    if (::sched_getaffinity(0, sizeof masks, masks) == 0)
+        return static_cast<unsigned>(CPU_COUNT_S(sizeof masks, masks));
     return static_cast<unsigned>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
 }
 

@@ -19,7 +19,6 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <tuple>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -35,16 +34,16 @@ class lifeline {
 public:
     /// In the parent, under process_identity::tables.
     void make() {
-        if (write_) return;
-        std::tie(read_, write_) = make_pipe(O_NONBLOCK);
-        std::snprintf(path_, sizeof path_, "/proc/self/fd/%d", read_.get());
+        if (ends_.writer) return;
+        ends_ = make_pipe(O_NONBLOCK);
+        std::snprintf(path_, sizeof path_, "/proc/self/fd/%d", ends_.reader.get());
     }
 
     /// In any forked child: the line is its parent's. The read end is kept for arm().
-    void let_go() noexcept { write_.reset(); }
+    void let_go() noexcept { ends_.writer.reset(); }
 
     /// In a child of ours that is no daemon.
-    void drop() noexcept { read_.reset(); }
+    void drop() noexcept { ends_.reader.reset(); }
 
     /// In a daemon. \return 0 or an errno value; does not return if the parent is gone
     int arm() noexcept {
@@ -67,7 +66,7 @@ public:
     }
 
 private:
-    unique_fd read_, write_;
+    pipe_ends ends_;
     char path_[32] = {};  // of the read end
 };
 

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -29,7 +28,7 @@ namespace multiprocessing::detail {
 class child_process;
 
 struct child_table {
-    std::map<std::uint64_t, std::shared_ptr<child_process>> by_number = {};
+    std::vector<std::shared_ptr<child_process>> by_number = {};
     /// The parent's, as it was at the fork. Left alone: to take it apart would copy its pages, and
     /// its objects are the parent's business.
     child_table* above = nullptr;

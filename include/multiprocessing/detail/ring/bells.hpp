@@ -62,11 +62,11 @@ public:
         ring_bell& entry = shared.bells[index];
         const auto pipe = make_pipe(O_NONBLOCK);
         struct stat info;
-        call("fstat of a pipe", [&] { return ::fstat(pipe.first.get(), &info); });
+        call("fstat of a pipe", [&] { return ::fstat(pipe.reader.get(), &info); });
         entry.inode = info.st_ino;
         entry.pid = this_pid();
         entry.started = start_time(entry.pid);
-        entry.fd = pipe.first.get();
+        entry.fd = pipe.reader.get();
         unique_fd both = open_path(entry);
         if (!both) throw Error("fileno: /proc of this process shows another process");
         entry.fd = both.get();

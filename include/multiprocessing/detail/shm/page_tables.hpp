@@ -7,7 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <vector>
 
 #include <sys/mman.h>
 
@@ -25,8 +25,7 @@ class page_tables {
 public:
     /// For a mapping of so many segments; knows nothing of them.
     void reset(std::uint64_t segments) {
-        words_ = (segments + 63) / 64;
-        have_ = std::make_unique<std::atomic<std::uint64_t>[]>(words_);
+        have_ = std::vector<std::atomic<std::uint64_t>>((segments + 63) / 64);
     }
 
     /// Before segments first .. first + k - 1, which have memory, are used.
@@ -36,7 +35,7 @@ public:
             process_identity::get().generation.load(std::memory_order_relaxed);
         // All relaxed: threads that race ask the kernel for the same twice.
         if (process_.load(std::memory_order_relaxed) != now) {  // entries don't cross a fork
-            for (std::uint64_t i = 0; i < words_; ++i) have_[i].store(0, std::memory_order_relaxed);
+            for (auto& word : have_) word.store(0, std::memory_order_relaxed);
             process_.store(now, std::memory_order_relaxed);
         }
         while (k != 0 && has(first)) ++first, --k;
@@ -63,8 +62,7 @@ private:
         return (have_[segment / 64].load(std::memory_order_relaxed) & bit(segment)) != 0;
     }
 
-    std::unique_ptr<std::atomic<std::uint64_t>[]> have_;
-    std::uint64_t words_ = 0;
+    std::vector<std::atomic<std::uint64_t>> have_;
     std::atomic<std::uint64_t> process_{0};
 };
 

@@ -9,7 +9,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -138,8 +137,8 @@ public:
         return opened;
     }
 
-    std::byte* data() const noexcept { return static_cast<std::byte*>(mapping_->get_address()); }
-    std::uint64_t size() const noexcept { return mapping_->get_size(); }
+    std::byte* data() const noexcept { return static_cast<std::byte*>(mapping_.get_address()); }
+    std::uint64_t size() const noexcept { return mapping_.get_size(); }
     region_header& header() const noexcept { return *reinterpret_cast<region_header*>(data()); }
     const memfd& file() const noexcept { return file_; }
 
@@ -189,13 +188,13 @@ private:
     region(memfd file, std::uint64_t bytes) : file_(std::move(file)) {
         namespace bip = boost::interprocess;
         try {
-            mapping_ = std::make_unique<bip::mapped_region>(file_, bip::read_write, 0,
-                                                            static_cast<std::size_t>(bytes));
+            mapping_ =
+                bip::mapped_region(file_, bip::read_write, 0, static_cast<std::size_t>(bytes));
         } catch (const bip::interprocess_exception& e) {
             throw_os_error(e.get_native_error(),
                            "mapping " + std::to_string(bytes) + " bytes of shared memory");
         }
-        ::madvise(mapping_->get_address(), mapping_->get_size(), MADV_DONTDUMP);  // or be it dumped
+        ::madvise(mapping_.get_address(), mapping_.get_size(), MADV_DONTDUMP);  // or be it dumped
         struct stat info;
         call("fstat of a memfd", [&] { return ::fstat(file_.fd(), &info); });
         inode_ = info.st_ino;
@@ -203,7 +202,7 @@ private:
 
     memfd file_;
     std::uint64_t inode_ = 0;
-    std::unique_ptr<boost::interprocess::mapped_region> mapping_;
+    boost::interprocess::mapped_region mapping_;
 };
 
 }  // namespace multiprocessing::detail
