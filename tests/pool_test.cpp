@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <ranges>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -172,6 +173,23 @@ TEST_CASE("Pool: imap reads its input as results are consumed", "[pool][imap]") 
         unordered.insert(x);
     CHECK(unordered.size() == 100);
     CHECK(*unordered.rbegin() == 99 * 99);
+}
+
+TEST_CASE("Pool: the results of imap are a view", "[pool][imap]") {
+    mp::Pool pool(2);
+    static_assert(std::ranges::view<mp::ImapResults<int>>);
+    static_assert(std::ranges::input_range<mp::ImapResults<int>>);
+#if !defined(__clang__) || __clang_major__ >= 16  // before, it knows no views of libstdc++
+    std::vector<int> first;
+    for (const int x : pool.imap(square, std::views::iota(0)) | std::views::take(3))
+        first.push_back(x);
+    CHECK(first == std::vector{0, 1, 4});
+#endif
+    const std::vector<int> from_7{7, 8, 9};
+    auto results = pool.imap(square, numbers(100));
+    CHECK(*results.begin() == 0);
+    results = pool.imap(square, from_7);  // the others are abandoned
+    CHECK(*results.begin() == 49);
 }
 
 TEST_CASE("Pool: imap delivers what precedes a failure, throws at its place and goes on",

@@ -12,6 +12,7 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
+#include <ranges>
 #include <type_traits>
 #include <utility>
 
@@ -135,9 +136,10 @@ private:
 
 /// Results of imap: an input range, to be walked once. Leaving it early is prompt: what was not
 /// begun is not begun.
-/// `*it` throws the error of that item; `++it` goes on behind it.
+/// `*it` throws the error of that item; `++it` goes on behind it. A view: `pool.imap(f, endless) |
+/// std::views::take(3)`.
 template <class R>
-class ImapResults {
+class ImapResults : public std::ranges::view_base {
 public:
     class iterator {
     public:
@@ -171,7 +173,13 @@ public:
           abandon_(std::move(abandon)),
           progress_(std::move(progress)) {}
     ImapResults(ImapResults&&) noexcept = default;
-    ImapResults& operator=(ImapResults&&) = delete;
+    ImapResults& operator=(ImapResults&& other) noexcept {
+        if (this != &other) {
+            std::destroy_at(this);
+            std::construct_at(this, std::move(other));
+        }
+        return *this;
+    }
     ~ImapResults() {
         if (abandon_) abandon_();
     }
