@@ -351,10 +351,11 @@ public:
     ~Pool() = default;
 
     std::size_t processes() const { return front().back().workers(); }
-    /// Of those that are there now; 0 where one is being replaced.
+    /// Of those that are there now: fewer than processes() while one starts or is replaced.
     std::vector<pid_t> worker_pids() const {
         std::vector<pid_t> pids;
-        for (const auto& one : front().back().facts()) pids.push_back(one.pid);
+        for (const auto& one : front().back().facts())
+            if (one.pid > 0) pids.push_back(one.pid);
         return pids;
     }
     /// A timeline of the tasks that came home, the last 262,144 of them, a track for each worker:

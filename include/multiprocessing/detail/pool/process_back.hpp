@@ -146,6 +146,7 @@ private:
         }
         worker_slot& slot = board_.slot(w, report.incarnation);
         judge_task(report, slot, to);
+        slot.pid.store(0, std::memory_order_relaxed);  // nobody, until the next but one
         {
             const std::lock_guard lock(about_);
             facts_[w].items += slot.tasks.exchange(0, std::memory_order_relaxed);
