@@ -225,10 +225,11 @@ struct map_thunk {
         while (out.left() != 0 && !out.retires())
             if constexpr (flat<Item>) {
                 if (bytes.size() < sizeof(Item)) throw SerializationError("a task is cut short");
-                const auto part = bytes.first(sizeof(Item));
+                const std::byte* at = bytes.data();
                 bytes = bytes.subspan(sizeof(Item));
                 run_item(out, [&]() -> decltype(auto) {
-                    Item item = decode<Item>(part);
+                    Item item;
+                    std::memcpy(&item, at, sizeof item);
                     return std::invoke(callable, static_cast<argument_t<Item>>(item));
                 });
             } else {

@@ -49,10 +49,10 @@ public:
     std::size_t retries = 0;      // of each item
     std::vector<std::byte> kept;  // its bytes, if some of it may have to run again
 
-    /// One item's result, in order. On the collecting thread; must not throw.
-    /// \param frames  from this item's frame on \return the bytes of it; 0: malformed
-    virtual std::size_t result(std::uint32_t item, std::span<const std::byte> frames,
-                               pid_t worker) noexcept = 0;
+    /// Results of so many items from `first` on, framed; what is malformed is an error. On the
+    /// collecting thread.
+    virtual void results(std::uint32_t first, std::uint32_t count,
+                         std::span<const std::byte> frames, pid_t worker) noexcept = 0;
     virtual void failed(std::uint32_t item, std::exception_ptr error) noexcept = 0;
     /// The bytes of its items from `item` on, cut out of `kept`.
     virtual std::vector<std::byte> rest(std::uint32_t item) const = 0;
@@ -539,12 +539,10 @@ private:
         const std::shared_ptr<pool_task> task = find_and_log(id, items, run, "done");
         if (!task) return;
         task->busy += run.busy;
-        for (; items != 0 && task->answered < task->items; --items) {
-            const std::size_t size = task->result(task->answered, frames, run.pid);
-            frames = frames.subspan(std::min(size, frames.size()));
-            ++task->answered;
-            task->tried = 0;
-        }
+        items = std::min(items, task->items - task->answered);
+        task->results(task->answered, items, frames, run.pid);
+        task->answered += items;
+        if (items != 0) task->tried = 0;
         if (task->answered == task->items) settle(*task);
     }
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <iterator>
@@ -147,8 +148,9 @@ public:
         return this->error() != nullptr && was_cancelled();
     }
 
-    std::size_t result(std::uint32_t, std::span<const std::byte> frames,
-                       pid_t worker) noexcept override {
+    void results(std::uint32_t, std::uint32_t count, std::span<const std::byte> frames,
+                 pid_t worker) noexcept override {
+        if (count == 0) return;
         std::exception_ptr error;
         std::optional<value_type> value;
         const result_frame got = read_frame(frames, flat_size());
@@ -162,7 +164,6 @@ public:
             error = std::current_exception();
         }
         end(std::move(value), std::move(error));
-        return got.size;
     }
     void failed(std::uint32_t, std::exception_ptr error) noexcept override {
         end(std::nullopt, std::move(error));
@@ -227,19 +228,23 @@ public:
     std::function<void(chunk&, std::uint32_t)> on_error;
     std::function<void(chunk&)> on_complete;
 
-    std::size_t result(std::uint32_t item, std::span<const std::byte> frames,
-                       pid_t worker) noexcept override {
-        const result_frame got = read_frame(frames, flat_size());
-        try {
-            require_value(got, worker);
-            if constexpr (std::is_same_v<R, bool>)
-                values[item] = decode<R>(got.bytes);
-            else if constexpr (!std::is_void_v<R>)
-                decode_into(got.bytes, values[item]);
-        } catch (...) {
-            failed(item, std::current_exception());
+    void results(std::uint32_t item, std::uint32_t count, std::span<const std::byte> frames,
+                 pid_t worker) noexcept override {
+        for (const std::uint32_t end = item + count; item != end; ++item) {
+            const result_frame got = read_frame(frames, flat_size());
+            frames = frames.subspan(got.size);
+            try {
+                require_value(got, worker);
+                if constexpr (std::is_same_v<R, bool>)
+                    values[item] = decode<R>(got.bytes);
+                else if constexpr (flat<R>)
+                    std::memcpy(&values[item], got.bytes.data(), sizeof(R));
+                else if constexpr (!std::is_void_v<R>)
+                    decode_into(got.bytes, values[item]);
+            } catch (...) {
+                failed(item, std::current_exception());
+            }
         }
-        return got.size;
     }
     void failed(std::uint32_t item, std::exception_ptr error) noexcept override {
         errors[item] = std::move(error);
@@ -299,8 +304,7 @@ public:
         bytes_.clear();
         append_callable(bytes_, callable_);
         const std::size_t most = size();
-        std::uint32_t items = 0;
-        for (; items < most && next_ != end_; ++next_, ++items) append_item(*next_);
+        const std::uint32_t items = append_items(most);
         made->items = items;
         made->first = sent_;
         made->numbered = true;
@@ -346,6 +350,24 @@ private:
         return last_;
     }
 
+    /// \return how many: `most`, or what is left
+    std::uint32_t append_items(std::size_t most) {
+        std::uint32_t items = 0;
+        if constexpr (!Star && flat<item>) {
+            const std::size_t begin = bytes_.size();
+            bytes_.resize(begin + most * sizeof(item));
+            std::byte* to = bytes_.data() + begin;
+            for (; items < most && next_ != end_; ++next_, ++items, to += sizeof(item)) {
+                const item copy(*next_);
+                std::memcpy(to, &copy, sizeof copy);
+            }
+            bytes_.resize(begin + items * sizeof(item));
+        } else {
+            for (; items < most && next_ != end_; ++next_, ++items) append_item(*next_);
+        }
+        return items;
+    }
+
     template <class T>
     void append_item(T&& value) {
         if constexpr (Star) {
@@ -355,10 +377,6 @@ private:
                     append_framed(bytes_, e.pieces(), e.size());
                 },
                 value);
-        } else if constexpr (flat<item>) {
-            const item copy(std::forward<T>(value));
-            const auto raw = std::as_bytes(std::span(&copy, 1));
-            bytes_.insert(bytes_.end(), raw.begin(), raw.end());
         } else {
             const encoded e = encode(static_cast<const item&>(value));
             append_framed(bytes_, e.pieces(), e.size());
