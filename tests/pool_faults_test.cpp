@@ -226,7 +226,7 @@ TEST_CASE("Pool: terminate ends everything with Cancelled", "[pool]") {
     pool.join();
 }
 
-TEST_CASE("Pool: an initializer that throws or crashes breaks the pool, with its reason",
+TEST_CASE("Pool: an initializer that throws, crashes or hangs breaks the pool, with its reason",
           "[pool]") {
     const test::no_leaks leaks;
     mp::Pool thrower(mp::PoolOptions{
@@ -240,6 +240,14 @@ TEST_CASE("Pool: an initializer that throws or crashes breaks the pool, with its
     mp::Pool crasher(mp::PoolOptions{.processes = 2, .initializer = [] { std::abort(); }});
     CHECK_THROWS_AS(crasher.apply(square, 1), mp::PoolBroken);
     CHECK_THROWS_AS(crasher.apply(square, 1), mp::PoolBroken);
+    mp::Pool hangs(mp::PoolOptions{
+        .processes = 2, .initializer = [] { for_ever(); }, .initializer_timeout = 50ms});
+    try {
+        hangs.apply(square, 1);
+        FAIL("not broken");
+    } catch (const mp::PoolBroken& e) {
+        CHECK(std::string(e.what()).find("initializer_timeout") != std::string::npos);
+    }
 }
 
 TEST_CASE("Pool: memory limits hold in workers", "[pool][limits]") {

@@ -56,6 +56,8 @@ struct PoolOptions {
     bool pin_workers = false;
     /// "": "Pool-1", "Pool-2"... The workers are "Pool-1-Worker-1"...
     std::string name = {};
+    /// An initializer that runs longer breaks the pool. Nothing: it may take its time.
+    std::optional<duration> initializer_timeout = {};
 };
 
 /// What may be said of a map.
@@ -376,7 +378,8 @@ private:
     Pool(PoolOptions options, int)
         : pool_calls(std::make_unique<detail::process_back>(detail::process_back_options{
                          options.processes, options.name, options.maxtasksperchild,
-                         options.task_timeout.value_or(duration::zero()), options.limits,
+                         options.task_timeout.value_or(duration::zero()),
+                         options.initializer_timeout.value_or(duration::zero()), options.limits,
                          options.pin_workers, std::move(options.initializer)}),
                      options.name, options.task_timeout.value_or(duration::zero()).count(),
                      options.retries) {}

@@ -98,7 +98,9 @@ struct worker_slot {
     static constexpr std::uint32_t items(std::uint64_t b) noexcept { return b >> 24 & 0xffffff; }
     static constexpr std::uint32_t bytes(std::uint64_t b) noexcept { return b & 0xffffff; }
 };
-enum slot_life : std::uint32_t { starting = 0, working = 1, retiring = 2, init_failed = 3 };
+/// starting -> working: the worker; starting -> init_slow: the supervisor, which kills it then;
+/// both by compare-exchange.
+enum slot_life : std::uint32_t { starting, working, retiring, init_failed, init_slow };
 static_assert(sizeof(worker_slot) == line_pair);
 
 /// The shared memory of a pool.

@@ -30,7 +30,7 @@ struct process_back_options {
     std::size_t processes;
     std::string name;
     std::size_t most_items;
-    duration shortest_timeout;
+    duration shortest_timeout, init_timeout;
     Limits limits;
     bool pin;
     std::function<void()> initializer;
@@ -39,7 +39,9 @@ struct process_back_options {
 class process_back final : public ring_back {
 public:
     explicit process_back(process_back_options options)
-        : ring_back(options.processes), reports_(message_ring::create("mp:Pool reports")) {
+        : ring_back(options.processes),
+          reports_(message_ring::create("mp:Pool reports")),
+          init_timeout_(options.init_timeout) {
         int ends[2];
         call("socketpair for a pool",
              [&] { return ::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends); });
@@ -53,6 +55,7 @@ public:
                              options.name,
                              options.most_items,
                              options.shortest_timeout.count(),
+                             options.init_timeout.count(),
                              options.limits,
                              options.pin,
                              std::move(options.initializer)};
@@ -134,6 +137,12 @@ private:
     void judge(const death_report& report, pool_events& to) {
         const std::uint32_t w = report.worker;
         drain(w, to);
+        if (report.what == death_report::init_too_slow) {
+            to.broken(std::make_exception_ptr(
+                PoolBroken("the pool's initializer ran longer than its initializer_timeout of " +
+                           std::to_string(init_timeout_.count() / 1'000'000) + " ms")));
+            return;
+        }
         if (report.what == death_report::broken) {
             to.broken(
                 !init_error_.empty()
@@ -195,6 +204,7 @@ private:
     }
 
     std::shared_ptr<message_ring> reports_;
+    duration init_timeout_;
     unique_fd orders_;
     std::mutex ordering_;
     std::unique_ptr<Process> supervisor_;

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,7 +50,7 @@ static_assert(sizeof(supervisor_order) == 24);
 
 /// To the parent, in a ring.
 struct death_report {
-    enum kind : std::uint32_t { died = 1, broken = 2 };
+    enum kind : std::uint32_t { died = 1, broken = 2, init_too_slow = 3 };
     kind what;
     std::uint32_t worker, incarnation;
     std::int32_t pid, exitcode;
@@ -64,6 +65,7 @@ struct pool_plan {
     std::string name;
     std::uint64_t most_items;
     std::int64_t shortest_timeout;  // 0: none so far
+    std::int64_t init_timeout;      // 0: none
     Limits limits;
     bool pin;
     std::function<void()> initializer;
@@ -95,6 +97,7 @@ public:
             for (std::uint32_t w = 0; w < workers_.size(); ++w)
                 if (fds[w + 1].revents != 0 && !reap(w)) return;
             if (shortest_ != 0) arrest_overdue();
+            if (plan_.init_timeout != 0) end_slow_starts();
         }
     }
 
@@ -148,8 +151,9 @@ private:
         report({death_report::died, w, s.incarnation, *s.process->pid(), *code});
         s.process.reset();
         --alive_;
-        if (life == init_failed || failed_starts_ >= most_failed_starts) {
-            report({death_report::broken, w, s.incarnation, 0, *code});
+        if (life == init_failed || life == init_slow || failed_starts_ >= most_failed_starts) {
+            report({life == init_slow ? death_report::init_too_slow : death_report::broken, w,
+                    s.incarnation, 0, *code});
             return false;
         }
         if (!(finishing_ && *code == 0)) replace(w);
@@ -226,17 +230,36 @@ private:
         }
     }
 
-    /// The next deadline of an item, as far as it is known: none can come sooner than `shortest_`.
+    void end_slow_starts() {
+        const std::int64_t now = deadline::clock();
+        for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+            seat& s = workers_[w];
+            if (!s.process) continue;
+            worker_slot& slot = plan_.board.slot(w, s.incarnation);
+            std::uint32_t life = starting;
+            if (now - slot.began.load(std::memory_order_relaxed) >= plan_.init_timeout &&
+                slot.life.compare_exchange_strong(life, init_slow, std::memory_order_acq_rel))
+                s.process->kill();
+        }
+    }
+
+    /// The next deadline of an item or a start, as far as it is known: none of an item can come
+    /// sooner than `shortest_`.
     deadline next_look() const {
-        if (shortest_ == 0) return deadline::never();
-        std::int64_t wait = shortest_;
+        if (shortest_ == 0 && plan_.init_timeout == 0) return deadline::never();
+        constexpr std::int64_t never = std::numeric_limits<std::int64_t>::max();
+        std::int64_t wait = shortest_ != 0 ? shortest_ : never;
         const std::int64_t now = deadline::clock();
         for (std::uint32_t w = 0; w < workers_.size(); ++w) {
             if (!workers_[w].process) continue;
-            const auto ends = plan_.board.slot(w, workers_[w].incarnation)
-                                  .item_ends.load(std::memory_order_acquire);
-            if (ends != 0) wait = std::min(wait, ends - now);
+            const worker_slot& slot = plan_.board.slot(w, workers_[w].incarnation);
+            if (plan_.init_timeout != 0 && slot.life.load(std::memory_order_relaxed) == starting)
+                wait = std::min(
+                    wait, slot.began.load(std::memory_order_relaxed) + plan_.init_timeout - now);
+            if (const auto ends = slot.item_ends.load(std::memory_order_acquire); ends != 0)
+                wait = std::min(wait, ends - now);
         }
+        if (wait == never) return deadline::never();
         return deadline::after(duration(std::max<std::int64_t>(wait, 100'000)));
     }
 

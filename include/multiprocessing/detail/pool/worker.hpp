@@ -34,6 +34,11 @@ namespace multiprocessing::detail {
 /// length and so many bytes.
 enum class frame : std::uint8_t { flat = 1, value = 2, exception = 3 };
 
+/// The kill is on its way, and nothing of this worker may be sent.
+[[noreturn]] inline void wait_for_death() noexcept {
+    for (;;) ::pause();
+}
+
 /// What a task's thunk runs its items through.
 class task_output {
 public:
@@ -201,11 +206,6 @@ private:
         return true;
     }
 
-    /// Arrested: the kill is on its way, and nothing of this may be sent.
-    [[noreturn]] static void wait_for_death() noexcept {
-        for (;;) ::pause();
-    }
-
     worker_slot& slot_;
     const pool_board& board_;
     message_ring& ring_;
@@ -248,7 +248,9 @@ inline int work(const worker_plan& plan) {
             return 1;
         }
     }
-    slot.life.store(working, std::memory_order_release);
+    std::uint32_t life = starting;
+    if (!slot.life.compare_exchange_strong(life, working, std::memory_order_acq_rel))
+        wait_for_death();
     task_output output(plan.board, plan.results, plan.worker, plan.incarnation, plan.most_items,
                        plan.killable);
     receive_buffer buffer;
