@@ -209,18 +209,26 @@ private:
     std::shared_ptr<call_job<R>> start_call(TaskOptions<R> options, bool in_background,
                                             const F& callable, const Args&... args) {
         check_call<F, std::decay_t<const Args&>...>();
-        const std::optional<duration> limit = options.timeout;
-        auto job = std::make_shared<call_job<R>>(front_, std::move(options));
-        job->callable = reference_to<star_thunk<F, std::decay_t<const Args&>...>>();
+        using job_type = call_job<R>;
+        std::unique_ptr<typename job_type::wishes> wanted;
+        const std::int64_t timeout = options.timeout ? options.timeout->count() : timeout_;
+        if (timeout != 0 || retries_ != 0 || options.callback || options.error_callback) {
+            wanted = std::make_unique<typename job_type::wishes>();
+            wanted->told = std::move(options);
+            wanted->extra.timeout = timeout;
+            wanted->extra.retries = retries_;
+        }
+        auto job = std::make_shared<job_type>(front_, std::move(wanted));
         job->name = type_name<F>();
-        job->retries = retries_;
-        job->timeout = limit ? limit->count() : timeout_;
-        thread_local std::vector<std::byte> bytes;
+        static thread_local std::vector<std::byte> spare;  // user code may get here again meanwhile
+        std::vector<std::byte> bytes = std::exchange(spare, {});
         bytes.clear();
         append_callable(bytes, callable);
         const encoded item = encode(static_cast<const std::decay_t<const Args&>&>(args)...);
         append_framed(bytes, item.pieces(), item.size());
-        job->start(job, bytes, in_background);
+        job->start(job, reference_to<star_thunk<F, std::decay_t<const Args&>...>>(), bytes,
+                   in_background);
+        if (bytes.capacity() <= 65536) spare = std::move(bytes);
         return job;
     }
 

@@ -34,38 +34,45 @@
 
 namespace multiprocessing::detail {
 
-/// Some items that travel together. Kept by the front until each has a result or an error.
-class pool_task {
-public:
-    virtual ~pool_task() = default;
-
-    // Set before submit().
+/// What tasks have that may be sent again, or that others have a word in.
+struct task_extra {
     callable_ref callable{};
-    std::string_view name;  // of the callable, for errors
-    std::uint32_t items = 1;
     std::uint64_t first = 0;      // number of the first item in its job
     bool numbered = false;        // errors name the item
     std::int64_t timeout = 0;     // nanoseconds an item; 0: none
     std::size_t retries = 0;      // of each item
     std::vector<std::byte> kept;  // its bytes, if some of it may have to run again
+    std::int64_t busy = 0;        // nanoseconds in workers
+    std::size_t tried = 0;        // how often the next item was run
+};
 
-    /// Results of so many items from `first` on, framed; what is malformed is an error. On the
-    /// collecting thread.
-    virtual void results(std::uint32_t first, std::uint32_t count,
-                         std::span<const std::byte> frames, pid_t worker) noexcept = 0;
+/// Some items that travel together. Kept by the front until each has a result or an error. A
+/// million of them may be out: hence the extra part, which a plain call does without.
+class pool_task {
+public:
+    virtual ~pool_task() = default;
+
+    /// Fixed once it was submitted, but for busy and tried, which are the front's.
+    virtual task_extra* extra() noexcept { return nullptr; }
+    /// Results of so many items from the given one on, framed; what is malformed is an error. On
+    /// the collecting thread.
+    virtual void results(std::uint32_t from, std::uint32_t count, std::span<const std::byte> frames,
+                         pid_t worker) noexcept = 0;
     virtual void failed(std::uint32_t item, std::exception_ptr error) noexcept = 0;
     /// The bytes of its items from `item` on, cut out of `kept`.
-    virtual std::vector<std::byte> rest(std::uint32_t item) const = 0;
+    virtual std::vector<std::byte> rest(std::uint32_t item) = 0;
     /// All items have been answered.
     virtual void complete() noexcept {}
 
+    // Set before submit().
+    std::string_view name;  // of the callable, for errors
+    std::uint32_t items = 1;
+
     // The front's.
     std::uint32_t answered = 0, base = 0;  // base: items that were answered before this message
-    std::int64_t busy = 0;                 // nanoseconds in workers
-    std::size_t tried = 0;                 // how often the next item was run
+    std::uint32_t failures = 0;            // items with an error; those who answer them count
     task_id id{};
     std::int64_t submitted = 0;  // CLOCK_MONOTONIC
-    std::uint32_t failures = 0;  // items with an error; those who answer them count
 };
 
 class pool_front final : private pool_events {
@@ -112,8 +119,8 @@ public:
 
     /// \param in_background  somebody may not wait for it
     /// \param continues  it belongs to what was begun before
-    void submit(std::shared_ptr<pool_task> task, pieces bytes, bool in_background,
-                bool continues = false) {
+    void submit(const std::shared_ptr<pool_task>& task, const callable_ref& callable, pieces bytes,
+                bool in_background, bool continues = false) {
         require_here();
         {
             std::unique_lock lock(mutex_);
@@ -124,8 +131,9 @@ public:
             if (in_background) start_collector();
             enter(task);
         }
-        if (task->timeout != 0) watch(task->timeout);
-        send(*task, task, bytes);
+        if (const task_extra* extra = task->extra(); extra && extra->timeout != 0)
+            watch(extra->timeout);
+        send(task, callable, bytes);
         if (in_background && idle_.load(std::memory_order_seq_cst)) wake_collector();
     }
 
@@ -170,12 +178,14 @@ public:
     }
 
     /// \return false if it is answered already
-    bool cancel(const std::shared_ptr<pool_task>& task) {
+    bool cancel(const pool_task& which) {
+        std::shared_ptr<pool_task> task;
         task_id id;
         {
             const std::lock_guard lock(mutex_);
-            if (!is_out(*task)) return false;
-            id = task->id;
+            if (!is_out(which)) return false;
+            id = which.id;
+            task = find(id);
         }
         if (back_->withdraw(id)) {
             exclusively([&] {
@@ -372,14 +382,19 @@ private:
         return all;
     }
 
-    void send(pool_task& task, const std::shared_ptr<pool_task>& owner, pieces bytes) {
-        const task_header header{task.id.index, task.id.generation, task.items - task.base, 0,
-                                 task.timeout,  task.callable};
+    void send(const std::shared_ptr<pool_task>& task, const callable_ref& callable, pieces bytes) {
+        const task_extra* extra = task->extra();
+        const task_header header{task->id.index,
+                                 task->id.generation,
+                                 task->items - task->base,
+                                 0,
+                                 extra ? extra->timeout : 0,
+                                 callable};
         try {
             back_->send(header, bytes);
         } catch (...) {
             const std::lock_guard lock(mutex_);
-            if (is_out(*owner)) leave(*owner);
+            if (is_out(*task)) leave(*task);
             throw;
         }
     }
@@ -538,11 +553,12 @@ private:
                const worker_run& run) noexcept override {
         const std::shared_ptr<pool_task> task = find_and_log(id, items, run, "done");
         if (!task) return;
-        task->busy += run.busy;
+        task_extra* const extra = task->extra();
+        if (extra) extra->busy += run.busy;
         items = std::min(items, task->items - task->answered);
         task->results(task->answered, items, frames, run.pid);
         task->answered += items;
-        if (items != 0) task->tried = 0;
+        if (items != 0 && extra) extra->tried = 0;
         if (task->answered == task->items) settle(*task);
     }
 
@@ -551,6 +567,7 @@ private:
         const pid_t worker = run.pid;
         const std::shared_ptr<pool_task> task = find_and_log(id, 1, run, outcome(how));
         if (!task || task->answered == task->items) return;
+        task_extra* const extra = task->extra();
         try {
             if (how == task_end::cancelled) {
                 {
@@ -569,9 +586,9 @@ private:
                 fail_next(*task,
                           std::make_exception_ptr(TaskTimeout(
                               describe(*task, next) + " ran longer than " +
-                              std::to_string(task->timeout / 1'000'000) + " ms; its worker (pid " +
-                              std::to_string(worker) + ") was killed")));
-            } else if (how == task_end::crashed && task->tried++ >= task->retries) {
+                              std::to_string((extra ? extra->timeout : 0) / 1'000'000) +
+                              " ms; its worker (pid " + std::to_string(worker) + ") was killed")));
+            } else if (how == task_end::crashed && (!extra || extra->tried++ >= extra->retries)) {
                 fail_next(*task, std::make_exception_ptr(WorkerCrashed(
                                      describe(*task, next) + " did not return: its worker (pid " +
                                          std::to_string(worker) + ") " + describe_exit(exitcode),
@@ -579,7 +596,7 @@ private:
             }
             if (task->answered == task->items)
                 settle(*task);
-            else
+            else if (extra)
                 send_rest(task);
         } catch (...) {  // no memory to run the rest
             {
@@ -609,7 +626,9 @@ private:
         const std::lock_guard lock(mutex_);
         std::shared_ptr<pool_task> task = find(id);
         if (task && outcome && task->answered < task->items) try {
-                log_.add({task->submitted, run, task->name, task->first + task->answered,
+                const task_extra* extra = task->extra();
+                log_.add({task->submitted, run, task->name,
+                          (extra ? extra->first : 0) + task->answered,
                           std::min(items, task->items - task->answered), outcome});
             } catch (...) {  // no memory: not in the log, then
             }
@@ -644,21 +663,22 @@ private:
             enter(task);
         }
         const std::span<const std::byte> piece(bytes);
-        send(*task, task, {&piece, 1});
+        send(task, task->extra()->callable, {&piece, 1});
     }
 
     void fail_next(pool_task& task, std::exception_ptr error) noexcept {
         task.failed(task.answered++, std::move(error));
-        task.tried = 0;
+        if (task_extra* extra = task.extra()) extra->tried = 0;
     }
     void fail_rest(pool_task& task, const std::exception_ptr& error) noexcept {
         while (task.answered < task.items) fail_next(task, error);
         task.complete();
     }
 
-    static std::string describe(const pool_task& task, std::uint32_t item) {
+    static std::string describe(pool_task& task, std::uint32_t item) {
         std::string text = "the task";
-        if (task.numbered) text += " number " + std::to_string(task.first + item);
+        if (const task_extra* extra = task.extra(); extra && extra->numbered)
+            text += " number " + std::to_string(extra->first + item);
         return text + " of " + std::string(task.name);
     }
 

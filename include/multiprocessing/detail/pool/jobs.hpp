@@ -122,15 +122,28 @@ class call_job final : public pool_task, public async_state<R> {
 public:
     using value_type = typename async_state<R>::value_type;
 
-    call_job(std::shared_ptr<pool_front> front, TaskOptions<R> options)
-        : front_(std::move(front)), options_(std::move(options)) {}
+    /// What was said of this call, or of all calls of its pool.
+    struct wishes {
+        TaskOptions<R> told;
+        task_extra extra;
+        std::weak_ptr<call_job> self;
+    };
 
-    void start(const std::shared_ptr<call_job>& self, std::vector<std::byte>& bytes,
-               bool in_background) {
-        self_ = self;
-        if (retries != 0) kept = bytes;
+    /// \param wanted  null: nothing was said
+    call_job(std::shared_ptr<pool_front> front, std::unique_ptr<wishes> wanted)
+        : front_(std::move(front)), wishes_(std::move(wanted)) {}
+
+    task_extra* extra() noexcept override { return wishes_ ? &wishes_->extra : nullptr; }
+
+    void start(const std::shared_ptr<call_job>& self, const callable_ref& callable,
+               const std::vector<std::byte>& bytes, bool in_background) {
+        if (wishes_) {
+            wishes_->self = self;
+            wishes_->extra.callable = callable;
+            wishes_->extra.kept = bytes;
+        }
         const std::span<const std::byte> piece(bytes);
-        front_->submit(self, {&piece, 1}, in_background);
+        front_->submit(self, callable, {&piece, 1}, in_background);
     }
 
     bool wait(deadline until) override {
@@ -142,8 +155,7 @@ public:
     }
     bool cancel() override {
         if (this->finished()) return false;
-        const auto self = self_.lock();
-        if (!self || !front_->cancel(self)) return false;
+        if (!front_->cancel(*this)) return false;
         wait(deadline::never());
         return this->error() != nullptr && was_cancelled();
     }
@@ -168,7 +180,7 @@ public:
     void failed(std::uint32_t, std::exception_ptr error) noexcept override {
         end(std::nullopt, std::move(error));
     }
-    std::vector<std::byte> rest(std::uint32_t) const override { return kept; }
+    std::vector<std::byte> rest(std::uint32_t) override { return wishes_->extra.kept; }
 
 private:
     static constexpr std::size_t flat_size() {
@@ -180,19 +192,19 @@ private:
 
     void end(std::optional<value_type> value, std::exception_ptr error) noexcept {
         if (error) ++failures;
-        if (!options_.callback && !options_.error_callback) {
+        if (!wishes_ || (!wishes_->told.callback && !wishes_->told.error_callback)) {
             if (error)
                 this->fail(std::move(error));
             else
                 this->finish(std::move(*value));
             return;
         }
-        auto self = self_.lock();
+        auto self = wishes_->self.lock();
         if (!self) return;
         auto kept_value = std::make_shared<std::optional<value_type>>(std::move(value));
         front_->after([this, self = std::move(self), kept_value, error] {
             tell_result(
-                options_, kept_value->has_value() ? &**kept_value : nullptr, error,
+                wishes_->told, kept_value->has_value() ? &**kept_value : nullptr, error,
                 [&] { this->finish(std::move(**kept_value)); },
                 [&](std::exception_ptr e) { this->fail(std::move(e)); });
         });
@@ -209,8 +221,7 @@ private:
     }
 
     std::shared_ptr<pool_front> front_;
-    TaskOptions<R> options_;
-    std::weak_ptr<call_job> self_;
+    std::unique_ptr<wishes> wishes_;
 };
 
 /// Some items of a map, and their results.
@@ -222,12 +233,14 @@ public:
         std::conditional_t<std::is_same_v<R, bool>, unsigned char,  // no vector<bool>
                            std::conditional_t<std::is_void_v<R>, std::byte, R>>>;
 
+    task_extra more;
     std::size_t item_size = 0;  // of flat items, else 0
     std::vector<value_type> values;
     std::map<std::uint32_t, std::exception_ptr> errors;  // by item
     std::function<void(chunk&, std::uint32_t)> on_error;
     std::function<void(chunk&)> on_complete;
 
+    task_extra* extra() noexcept override { return &more; }
     void results(std::uint32_t item, std::uint32_t count, std::span<const std::byte> frames,
                  pid_t worker) noexcept override {
         for (const std::uint32_t end = item + count; item != end; ++item) {
@@ -251,8 +264,8 @@ public:
         ++failures;
         if (on_error) on_error(*this, item);
     }
-    std::vector<std::byte> rest(std::uint32_t item) const override {
-        return cut_rest(kept, item, item_size);
+    std::vector<std::byte> rest(std::uint32_t item) override {
+        return cut_rest(more.kept, item, item_size);
     }
     void complete() noexcept override {
         complete_.store(true, std::memory_order_release);  // (A) values, errors
@@ -306,25 +319,25 @@ public:
         const std::size_t most = size();
         const std::uint32_t items = append_items(most);
         made->items = items;
-        made->first = sent_;
-        made->numbered = true;
-        made->timeout = plan_.timeout;
-        made->retries = plan_.retries;
+        made->more.first = sent_;
+        made->more.numbered = true;
+        made->more.timeout = plan_.timeout;
+        made->more.retries = plan_.retries;
         made->name = plan_.name;
-        made->callable = reference();
+        made->more.callable = reference();
         if constexpr (!Star && flat<item>) made->item_size = sizeof(item);
         if constexpr (!std::is_void_v<R>) made->values.resize(items);
-        if (items > 1 || plan_.retries != 0) made->kept = bytes_;
+        if (items > 1 || plan_.retries != 0) made->more.kept = bytes_;
         sent_ += items;
         prepare(made);
         const std::span<const std::byte> piece(bytes_);
-        front_.submit(made, {&piece, 1}, in_background, true);
+        front_.submit(made, made->more.callable, {&piece, 1}, in_background, true);
         return made;
     }
 
     /// Items that came back and the time they took, for automatic sizes.
-    void note_done(const pool_task& task) noexcept {
-        busy_.fetch_add(task.busy, std::memory_order_relaxed);
+    void note_done(const chunk<R>& task) noexcept {
+        busy_.fetch_add(task.more.busy, std::memory_order_relaxed);
         done_.fetch_add(task.items, std::memory_order_release);  // (D) busy_
     }
 
@@ -465,7 +478,7 @@ public:
             fail_at(0, std::make_exception_ptr(Cancelled("the map was cancelled")));
             all = chunks_;
         }
-        for (const auto& each : all) front_->cancel(each);
+        for (const auto& each : all) front_->cancel(*each);
         front_->wait(deadline::never(), [&] {
             settle();
             return this->finished();
@@ -521,9 +534,10 @@ private:
         std::vector<std::shared_ptr<chunk<R>>> behind;
         {
             const std::lock_guard lock(mutex_);
-            fail_at(at.first + item, at.errors[item]);
+            fail_at(at.more.first + item, at.errors[item]);
             for (const auto& each : chunks_)
-                if (each->first > at.first + item && !each->is_complete()) behind.push_back(each);
+                if (each->more.first > at.more.first + item && !each->is_complete())
+                    behind.push_back(each);
         }
         for (const auto& each : behind)
             if (!each->is_complete() && front_->withdraw(*each)) each->complete();
