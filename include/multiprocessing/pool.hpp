@@ -208,28 +208,32 @@ private:
     template <class R, class F, class... Args>
     std::shared_ptr<call_job<R>> start_call(TaskOptions<R> options, bool in_background,
                                             const F& callable, const Args&... args) {
-        check_call<F, std::decay_t<const Args&>...>();
-        using job_type = call_job<R>;
-        std::unique_ptr<typename job_type::wishes> wanted;
-        const std::int64_t timeout = options.timeout ? options.timeout->count() : timeout_;
-        if (timeout != 0 || retries_ != 0 || options.callback || options.error_callback) {
-            wanted = std::make_unique<typename job_type::wishes>();
-            wanted->told = std::move(options);
-            wanted->extra.timeout = timeout;
-            wanted->extra.retries = retries_;
+        if constexpr (!check_call<F, std::decay_t<const Args&>...>()) {
+            return nullptr;
+        } else {
+            using job_type = call_job<R>;
+            std::unique_ptr<typename job_type::wishes> wanted;
+            const std::int64_t timeout = options.timeout ? options.timeout->count() : timeout_;
+            if (timeout != 0 || retries_ != 0 || options.callback || options.error_callback) {
+                wanted = std::make_unique<typename job_type::wishes>();
+                wanted->told = std::move(options);
+                wanted->extra.timeout = timeout;
+                wanted->extra.retries = retries_;
+            }
+            auto job = std::make_shared<job_type>(front_, std::move(wanted));
+            job->name = type_name<F>();
+            // Taken out meanwhile: user code may get here again.
+            static thread_local std::vector<std::byte> spare;
+            std::vector<std::byte> bytes = std::exchange(spare, {});
+            bytes.clear();
+            append_callable(bytes, callable);
+            const encoded item = encode(static_cast<const std::decay_t<const Args&>&>(args)...);
+            append_framed(bytes, item.pieces(), item.size());
+            job->start(job, reference_to<star_thunk<F, std::decay_t<const Args&>...>>(), bytes,
+                       in_background);
+            if (bytes.capacity() <= 65536) spare = std::move(bytes);
+            return job;
         }
-        auto job = std::make_shared<job_type>(front_, std::move(wanted));
-        job->name = type_name<F>();
-        static thread_local std::vector<std::byte> spare;  // user code may get here again meanwhile
-        std::vector<std::byte> bytes = std::exchange(spare, {});
-        bytes.clear();
-        append_callable(bytes, callable);
-        const encoded item = encode(static_cast<const std::decay_t<const Args&>&>(args)...);
-        append_framed(bytes, item.pieces(), item.size());
-        job->start(job, reference_to<star_thunk<F, std::decay_t<const Args&>...>>(), bytes,
-                   in_background);
-        if (bytes.capacity() <= 65536) spare = std::move(bytes);
-        return job;
     }
 
     template <class Range>
@@ -248,49 +252,73 @@ private:
     template <bool Star, class F, class Range>
     auto map_now(const F& callable, Range& range, const MapOptions& options) {
         using R = each_result<Star, F, Range>;
-        using chunks =
-            chunker<R, F, std::ranges::iterator_t<Range>, std::ranges::sentinel_t<Range>, Star>;
         using M = map_result<R>;
-        const auto total = size_of(range);
-        const auto job = std::make_shared<map_job<R, chunks>>(
-            front_, TaskOptions<M>{}, progress_count(options.progress, total), callable,
-            std::ranges::begin(range), std::ranges::end(range), total, plan<F>(options));
-        job->run();
-        return AsyncResult<M>(job).get();
+        if constexpr (!item_result<Star, F, std::ranges::range_value_t<Range>>::check()) {
+            return refused_as<M>();
+        } else {
+            using chunks =
+                chunker<R, F, std::ranges::iterator_t<Range>, std::ranges::sentinel_t<Range>, Star>;
+            const auto total = size_of(range);
+            const auto job = std::make_shared<map_job<R, chunks>>(
+                front_, TaskOptions<M>{}, progress_count(options.progress, total), callable,
+                std::ranges::begin(range), std::ranges::end(range), total, plan<F>(options));
+            job->run();
+            return AsyncResult<M>(job).get();
+        }
+    }
+
+    template <class M, bool Star, class F, class Range>
+    static consteval bool check_options() {
+        using items = item_result<Star, F, std::ranges::range_value_t<Range>>;
+        if constexpr (!items::check()) {
+            return false;
+        } else {
+            constexpr bool same = std::is_same_v<M, map_result<typename items::type>>;
+            static_assert(
+                same,
+                "multiprocessing: map_async's options are TaskOptions<std::vector<R>>, R being "
+                "what the callable returns (TaskOptions<void> if that is nothing)");
+            return same;
+        }
     }
 
     template <bool Star, class M, class F, class Range>
     auto map_later(TaskOptions<M> told, const F& callable, Range&& range,
                    const MapOptions& options) {
         using R = each_result<Star, F, Range>;
-        static_assert(
-            std::is_same_v<M, map_result<R>>,
-            "multiprocessing: map_async's options are TaskOptions<std::vector<R>>, R being "
-            "what the callable returns (TaskOptions<void> if that is nothing)");
-        using item = std::ranges::range_value_t<Range>;
-        auto kept = std::make_shared<std::vector<item>>();  // the range need not outlive the call
-        for (auto&& each : range) kept->push_back(std::forward<decltype(each)>(each));
-        using chunks = chunker<R, F, keeping_iterator<item>, std::default_sentinel_t, Star>;
-        const std::optional<std::size_t> total = kept->size();
-        const auto job = std::make_shared<map_job<R, chunks>>(
-            front_, std::move(told), progress_count(options.progress, total), callable,
-            keeping_iterator<item>(kept), std::default_sentinel, total, plan<F>(options));
-        job->pump(true);
-        return AsyncResult<M>(job);
+        if constexpr (!check_options<M, Star, F, Range>()) {
+            return refused_as<AsyncResult<M>>();
+        } else {
+            using item = std::ranges::range_value_t<Range>;
+            // Kept, so that the range need not outlive the call.
+            auto kept = std::make_shared<std::vector<item>>();
+            for (auto&& each : range) kept->push_back(std::forward<decltype(each)>(each));
+            using chunks = chunker<R, F, keeping_iterator<item>, std::default_sentinel_t, Star>;
+            const std::optional<std::size_t> total = kept->size();
+            const auto job = std::make_shared<map_job<R, chunks>>(
+                front_, std::move(told), progress_count(options.progress, total), callable,
+                keeping_iterator<item>(kept), std::default_sentinel, total, plan<F>(options));
+            job->pump(true);
+            return AsyncResult<M>(job);
+        }
     }
 
     template <bool Ordered, class F, class Range>
     auto results_of(const F& callable, Range&& range, MapOptions options) {
         using R = each_result<false, F, Range>;
-        using chunks =
-            chunker<R, F, std::ranges::iterator_t<Range>, std::ranges::sentinel_t<Range>, false>;
-        front_->require_open();
-        if (options.chunksize == 0) options.chunksize = 1;
-        const auto total = size_of(range);
-        const auto job = std::make_shared<imap_job<R, Range, chunks, Ordered>>(
-            front_, std::forward<Range>(range), callable, total, plan<F>(options));
-        return ImapResults<R>(
-            job, [job] { job->abandon(); }, progress_count(options.progress, total));
+        if constexpr (!item_result<false, F, std::ranges::range_value_t<Range>>::check()) {
+            return refused_as<ImapResults<R>>();
+        } else {
+            using chunks = chunker<R, F, std::ranges::iterator_t<Range>,
+                                   std::ranges::sentinel_t<Range>, false>;
+            front_->require_open();
+            if (options.chunksize == 0) options.chunksize = 1;
+            const auto total = size_of(range);
+            const auto job = std::make_shared<imap_job<R, Range, chunks, Ordered>>(
+                front_, std::forward<Range>(range), callable, total, plan<F>(options));
+            return ImapResults<R>(
+                job, [job] { job->abandon(); }, progress_count(options.progress, total));
+        }
     }
 
     std::int64_t timeout_;
@@ -415,13 +443,20 @@ public:
 template <class F, std::ranges::input_range Range>
 auto map(F&& callable, Range&& range, MapOptions options = {}) {
     if constexpr (std::ranges::random_access_range<Range> && std::ranges::sized_range<Range>) {
-        using call =
-            detail::inherited_call<std::remove_reference_t<F>, std::ranges::iterator_t<Range>>;
-        const std::size_t count = static_cast<std::size_t>(std::ranges::size(range));
-        const typename call::inherited kept{callable, std::ranges::begin(range)};
-        Pool pool(std::clamp<std::size_t>(count, 1, cpu_count()));
-        return pool.map(call{reinterpret_cast<std::uintptr_t>(&kept)}, detail::indices{count},
-                        std::move(options));
+        constexpr bool fits = std::is_invocable_v<F&, std::ranges::range_reference_t<Range>>;
+        static_assert(fits,
+                      "multiprocessing: mp::map's callable does not take the items of this range");
+        if constexpr (!fits) {
+            return std::vector<detail::refused_value>();
+        } else {
+            using call =
+                detail::inherited_call<std::remove_reference_t<F>, std::ranges::iterator_t<Range>>;
+            const std::size_t count = static_cast<std::size_t>(std::ranges::size(range));
+            const typename call::inherited kept{callable, std::ranges::begin(range)};
+            Pool pool(std::clamp<std::size_t>(count, 1, cpu_count()));
+            return pool.map(call{reinterpret_cast<std::uintptr_t>(&kept)}, detail::indices{count},
+                            std::move(options));
+        }
     } else {
         std::vector<std::ranges::range_value_t<Range>> kept;
         for (auto&& each : range) kept.push_back(std::forward<decltype(each)>(each));

@@ -62,11 +62,18 @@ private:
 /// `callable` as lvalues, copies of the worker's own.
 template <class F, class... Bound>
 auto bind(F callable, Bound... bound) {
-    static_assert(detail::how_it_travels<F>() != detail::travels::not_at_all,
+    constexpr bool travels = detail::how_it_travels<F>() != detail::travels::not_at_all;
+    static_assert(travels,
                   "multiprocessing: bind takes a function, a lambda without captures or a "
                   "serializable function object; give what it captures as bound values instead");
-    (detail::check_sendable<Bound>(), ...);
-    return detail::bound_call<F, Bound...>(std::move(callable), std::move(bound)...);
+    if constexpr (!travels) {
+        return detail::refused_value();
+    } else if constexpr (!(Sendable<Bound> && ...)) {
+        (detail::check_sendable<Bound>(), ...);
+        return detail::refused_value();
+    } else {
+        return detail::bound_call<F, Bound...>(std::move(callable), std::move(bound)...);
+    }
 }
 
 /// The T of this worker, made at its first use here and destroyed with it. For what is costly to

@@ -109,9 +109,34 @@ F unpack_callable(packed_callable<F>&& packed) {
     }
 }
 
-/// The readable errors of Pool's functions.
+/// What a call that was refused returns: it goes with everything, so its error stays the only one.
+struct refused_value {
+    template <class T>
+    operator T() const;
+    template <class... Args>
+    refused_value operator()(Args&&...) const;
+};
+/// Stands for what was not compiled, behind an error.
+template <class T>
+T refused_as();
+
 template <class F, class... Args>
-constexpr void check_call() {
+struct task_result {
+    using type = refused_value;
+};
+template <class F, class... Args>
+requires std::is_invocable_v<F&, argument_t<Args>...>
+struct task_result<F, Args...> {
+    using type = std::decay_t<std::invoke_result_t<F&, argument_t<Args>...>>;
+};
+template <class F, class... Args>
+using task_result_t = typename task_result<F, Args...>::type;
+
+/// The readable errors of Pool's functions: at most one, and whoever gets false compiles no
+/// further. \return whether such a call can be made
+template <class F, class... Args>
+consteval bool check_call() {
+    using R = task_result_t<F, Args...>;
     static_assert(
         how_it_travels<F>() != travels::not_at_all,
         "multiprocessing: this callable can't be sent to a pool's workers. They were "
@@ -119,18 +144,25 @@ constexpr void check_call() {
         "process. Ways out: a function or a lambda without captures; mp::bind(f, values...) "
         "for values to send along; a function object with a cereal serialize function; "
         "mp::map or mp::async, which fork at the call and take any callable.");
-    if constexpr (how_it_travels<F>() != travels::not_at_all) {
+    if constexpr (how_it_travels<F>() == travels::not_at_all) {
+        return false;
+    } else if constexpr (!std::is_invocable_v<F&, argument_t<Args>...>) {
         static_assert(
             std::is_invocable_v<F&, argument_t<Args>...>,
             "multiprocessing: the callable does not take these arguments. Handles (Queue, "
             "Lock, Value...) arrive as lvalues, every other argument as an rvalue: take "
             "them by value, by const& or by &&.");
+        return false;
+    } else if constexpr (!(Sendable<Args> && ...)) {
         (check_sendable<Args>(), ...);
+        return false;
+    } else if constexpr (std::is_void_v<R> || Sendable<R>) {
+        return !std::is_same_v<R, refused_value>;
+    } else {
+        check_sendable<R>();
+        return false;
     }
 }
-
-template <class F, class... Args>
-using task_result_t = std::decay_t<std::invoke_result_t<F&, argument_t<Args>...>>;
 
 // --- the bytes of a task: {64-bit length, callable}, then for each item {64-bit length, item}, or
 // of flat items just their bytes

@@ -53,18 +53,26 @@ inline constexpr bool is_task_options = false;
 template <class R>
 inline constexpr bool is_task_options<TaskOptions<R>> = true;
 
-/// What a callable makes of an item, checked.
+/// What a callable makes of an item. check() as check_call().
 template <bool Star, class F, class Item>
-struct item_result;
+struct item_result {  // Star, of what is neither a tuple nor a pair
+    using type = refused_value;
+    static consteval bool check() {
+        static_assert(!Star,
+                      "multiprocessing: starmap takes a range of std::tuple or std::pair, whose "
+                      "elements become the arguments; map passes each item as it is.");
+        return false;
+    }
+};
 template <class F, class Item>
 struct item_result<false, F, Item> {
-    static constexpr bool checked = (check_call<F, Item>(), true);
     using type = task_result_t<F, Item>;
+    static consteval bool check() { return check_call<F, Item>(); }
 };
 template <class F, class... Args>
 struct item_result<true, F, std::tuple<Args...>> {
-    static constexpr bool checked = (check_call<F, std::decay_t<Args>...>(), true);
     using type = task_result_t<F, std::decay_t<Args>...>;
+    static consteval bool check() { return check_call<F, std::decay_t<Args>...>(); }
 };
 template <class F, class A, class B>
 struct item_result<true, F, std::pair<A, B>> : item_result<true, F, std::tuple<A, B>> {};
