@@ -6,12 +6,17 @@
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <numeric>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -23,6 +28,7 @@
 #include <unistd.h>
 
 #include "support/catch.hpp"
+#include "support/child.hpp"
 #include "support/leaks.hpp"
 
 namespace mp = multiprocessing;
@@ -338,6 +344,69 @@ TEST_CASE("Pool: all workers may die at once, again and again", "[pool][crash]")
         }
         CHECK(pool.apply(square, round) == round * round);
     }
+}
+
+TEST_CASE("Pool: worker_pids never names a worker that was replaced", "[pool][crash]") {
+    mp::Pool pool(1);
+    std::set<pid_t> before;
+    pid_t last = 0;
+    const auto next_worker = [&] {
+        return test::eventually([&] {
+            pool.apply(square, 1);
+            const std::vector<pid_t> pids = pool.worker_pids();
+            if (pids.empty() || pids.front() == last) return false;
+            const pid_t pid = pids.front();
+            CHECK(before.insert(pid).second);
+            last = pid;
+            return true;
+        });
+    };
+    for (int round = 0; round < 20; ++round) {
+        REQUIRE(next_worker());
+        try {
+            pool.apply([] { ::kill(::getpid(), SIGKILL); });
+            FAIL("no crash");
+        } catch (const mp::WorkerCrashed&) {
+        }
+    }
+}
+
+TEST_CASE("Pool: workers are replaced while threads of the parent hold locks", "[pool][crash]") {
+    // A child forked here would find the mutexes locked, and perhaps the heap: the supervisor
+    // forks.
+    static std::array<std::mutex, 8> needed;
+    const auto use_them = [] {
+        for (std::mutex& each : needed) const std::lock_guard lock(each);
+        return std::make_unique<std::string>(1000, 'x')->size();
+    };
+    mp::Pool pool(mp::PoolOptions{.processes = 2, .initializer = [=] { use_them(); }});
+    std::atomic<bool> stop{false};
+    std::atomic<int> held{0};
+    std::vector<std::thread> threads;
+    for (std::mutex& mine : needed)
+        threads.emplace_back([&] {
+            const std::lock_guard lock(mine);
+            ++held;
+            while (!stop) {
+                std::vector<std::unique_ptr<std::string>> some;
+                for (std::size_t i = 1; i < 50; ++i)
+                    some.push_back(std::make_unique<std::string>(i * 37, 'y'));
+            }
+        });
+    CHECK(test::eventually([&] { return held == 8; }));
+    int crashed = 0, right = 0;
+    for (int round = 0; round < 30; ++round) {
+        try {
+            pool.apply([] { ::kill(::getpid(), SIGKILL); });
+        } catch (const mp::WorkerCrashed&) {
+            ++crashed;
+        }
+        right += pool.apply(use_them) == 1000;
+    }
+    stop = true;
+    for (auto& thread : threads) thread.join();
+    CHECK(crashed == 30);
+    CHECK(right == 30);
 }
 
 TEST_CASE("Pool: terminate ends 10,000 queued tasks and one that blocks every signal", "[pool]") {

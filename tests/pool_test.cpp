@@ -3,6 +3,7 @@
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/queues.hpp>
 
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <cstddef>
@@ -73,6 +74,25 @@ std::vector<int> numbers(int n) {
     return all;
 }
 
+template <std::size_t Size>
+struct flat_value {
+    std::array<unsigned char, Size> bytes;
+};
+
+template <std::size_t Size>
+bool flat_of(mp::Pool& pool) {
+    const auto make = [](int i) {
+        flat_value<Size> made;
+        for (std::size_t k = 0; k < Size; ++k)
+            made.bytes[k] = static_cast<unsigned char>(k * 7 + static_cast<std::size_t>(i));
+        return made;
+    };
+    const auto all = pool.map(make, numbers(8), {.chunksize = 4});
+    for (int i = 0; i < 8; ++i)
+        if (all[static_cast<std::size_t>(i)].bytes != make(i).bytes) return false;
+    return true;
+}
+
 }  // namespace
 
 TEST_CASE("Pool: apply calls functions, lambdas, function objects, members and bound values",
@@ -138,6 +158,15 @@ TEST_CASE("Pool: large arguments and results", "[pool]") {
     };
     CHECK(pool.map(twice, std::vector<std::vector<double>>(4, big)) ==
           std::vector<std::vector<double>>(4, std::vector<double>(1'000'000, 3.0)));
+}
+
+TEST_CASE("Pool: flat results of any size come whole", "[pool]") {
+    mp::Pool pool(2);
+    CHECK(flat_of<15'000>(pool));
+    CHECK(flat_of<16'384>(pool));
+    CHECK(flat_of<65'535>(pool));
+    CHECK(flat_of<65'536>(pool));  // the scratch memory of a worker
+    CHECK(flat_of<500'000>(pool));
 }
 
 TEST_CASE("Pool: imap reads its input as results are consumed", "[pool][imap]") {

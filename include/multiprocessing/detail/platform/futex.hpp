@@ -50,4 +50,10 @@ inline void futex_add_and_wake(futex_word& word, int value, int count) noexcept 
               FUTEX_OP(FUTEX_OP_ADD, value, FUTEX_OP_CMP_LT, 0));
 }
 
+/// Clears `bits` (of the lowest twelve) and wakes up to `count` sleepers: one system call likewise.
+inline void futex_clear_and_wake(futex_word& word, int bits, int count) noexcept {
+    ::syscall(SYS_futex, &word, FUTEX_WAKE_OP, count, nullptr, &word,
+              FUTEX_OP(FUTEX_OP_ANDN, bits, FUTEX_OP_CMP_LT, 0));
+}
+
 }  // namespace multiprocessing::detail

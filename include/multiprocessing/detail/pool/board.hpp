@@ -97,6 +97,17 @@ struct worker_slot {
     }
     static constexpr std::uint32_t items(std::uint64_t b) noexcept { return b >> 24 & 0xffffff; }
     static constexpr std::uint32_t bytes(std::uint64_t b) noexcept { return b & 0xffffff; }
+
+    /// For the next incarnation; that of two before has been judged.
+    void renew(std::int64_t now) noexcept {
+        candidate.store(nobody, std::memory_order_relaxed);
+        batch.store(0, std::memory_order_relaxed);
+        item.store(0, std::memory_order_relaxed);
+        item_base.store(0, std::memory_order_relaxed);
+        item_ends.store(0, std::memory_order_relaxed);
+        began.store(now, std::memory_order_relaxed);
+        life.store(0, std::memory_order_release);  // starting
+    }
 };
 /// starting -> working: the worker; starting -> init_slow: the supervisor, which kills it then;
 /// both by compare-exchange.
@@ -107,8 +118,9 @@ static_assert(sizeof(worker_slot) == line_pair);
 ///
 /// Layout: region header; pool_shared; 2 slots a worker; 2 * scratch bytes a worker; task words.
 /// The bell counts what the parent should look at, << 1 | somebody sleeps. A worker or supervisor
-/// sets its bit in `dirty`, then adds 2, then wakes if the bit was set.
-/// K4  killed between those: its death is reported, which rings for good.
+/// sets its bit in `dirty`, then adds 2, then, if somebody slept, clears that bit and wakes in one
+/// step.
+/// K4  killed between those: its death is reported, which finds what is still to be done.
 class pool_board {
 public:
     static constexpr std::uint32_t most_tasks = 1u << 24, most_workers = 1u << 12;
@@ -143,10 +155,8 @@ public:
         ring();
     }
     void ring() const noexcept {
-        if (bell().fetch_add(2, std::memory_order_seq_cst) & 1) {  // against sleep(), in one word
-            bell().fetch_and(~1u, std::memory_order_relaxed);      // a hint less
-            futex_wake(bell(), 1);
-        }
+        if (bell().fetch_add(2, std::memory_order_seq_cst) & 1)  // against sleep(), in one word
+            futex_clear_and_wake(bell(), 1, 1);                  // K4
     }
     /// Until a ring() after `seen`.
     void sleep(std::uint32_t seen, deadline until) const {

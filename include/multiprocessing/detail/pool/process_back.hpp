@@ -136,7 +136,6 @@ private:
     /// A worker has ended: what it finished counts, and what it was at.
     void judge(const death_report& report, pool_events& to) {
         const std::uint32_t w = report.worker;
-        drain(w, to);
         if (report.what == death_report::init_too_slow) {
             to.broken(std::make_exception_ptr(
                 PoolBroken("the pool's initializer ran longer than its initializer_timeout of " +
@@ -144,6 +143,7 @@ private:
             return;
         }
         if (report.what == death_report::broken) {
+            drain(w, to);
             to.broken(
                 !init_error_.empty()
                     ? init_failure(report.pid)
@@ -153,54 +153,8 @@ private:
                           "at fault")));
             return;
         }
-        worker_slot& slot = board_.slot(w, report.incarnation);
-        judge_task(report, slot, to);
-        slot.pid.store(0, std::memory_order_relaxed);  // nobody, until the next but one
-        {
-            const std::lock_guard lock(about_);
-            facts_[w].items += slot.tasks.exchange(0, std::memory_order_relaxed);
-            facts_[w].busy += slot.busy.exchange(0, std::memory_order_relaxed);
-            ++facts_[w].restarts;
-            facts_[w].incarnation = report.incarnation;
-        }
+        ring_back::judge(w, report.incarnation, report.pid, report.exitcode, to);
         order({supervisor_order::acknowledge, w, report.incarnation, 0, 0});
-    }
-
-    void judge_task(const death_report& report, const worker_slot& slot, pool_events& to) {
-        const std::uint32_t w = report.worker;
-        const std::uint64_t candidate = slot.candidate.load(std::memory_order_acquire);
-        const task_id task{static_cast<std::uint32_t>(candidate),
-                           static_cast<std::uint32_t>(candidate >> 32)};
-        if (candidate == worker_slot::nobody || task.index >= pool_board::most_tasks) return;
-        const std::uint64_t word = board_.word(task.index).load(std::memory_order_acquire);
-        const auto is = [&](task_word::state s) {
-            return word == task_word::make(task.generation, s, w, report.incarnation);
-        };
-        const bool cancelled = is(task_word::arrested);
-        if (!is(task_word::running) && !is(task_word::done) && !cancelled) return;
-        const std::int64_t began = slot.began.load(std::memory_order_relaxed);
-        const worker_run run{w, report.pid, began, deadline::clock() - began};
-
-        const std::uint64_t batch = slot.batch.load(std::memory_order_acquire);
-        const std::uint32_t next =
-            delivered_[w].incarnation == report.incarnation ? delivered_[w].next : 0;
-        const std::size_t bytes = worker_slot::bytes(batch);
-        if (!cancelled && worker_slot::sequence(batch) == (next & 0xffff) &&
-            worker_slot::items(batch) != 0 && bytes <= pool_board::scratch)
-            to.batch(task, worker_slot::items(batch),
-                     {board_.scratch_of(w, report.incarnation), bytes}, run);
-
-        const std::uint64_t item = slot.item.load(std::memory_order_acquire);
-        const bool retired =
-            slot.life.load(std::memory_order_acquire) == retiring && report.exitcode == 0;
-        to.ended(task,
-                 cancelled                           ? task_end::cancelled
-                 : item & worker_slot::arrested_item ? task_end::timed_out
-                 : retired                           ? task_end::retired
-                                                     : task_end::crashed,
-                 (item & ~worker_slot::arrested_item) -
-                     slot.item_base.load(std::memory_order_acquire) - 1,
-                 report.exitcode, run);
     }
 
     std::shared_ptr<message_ring> reports_;

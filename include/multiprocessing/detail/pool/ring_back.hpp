@@ -39,7 +39,7 @@ public:
         : board_(static_cast<std::uint32_t>(workers)),
           tasks_(message_ring::create("mp:Pool tasks")),
           facts_(workers),
-          delivered_(workers) {
+          delivered_(2 * workers) {
         for (std::size_t i = 0; i < workers; ++i)
             results_.push_back(message_ring::create("mp:Pool results"));
     }
@@ -137,10 +137,24 @@ protected:
             }
             if (kind != batch_message || frames.size() < sizeof header) continue;
             std::memcpy(&header, frames.data(), sizeof header);
-            delivered_[w] = {header.incarnation, header.sequence + 1};
+            delivered_[2 * w + header.incarnation % 2] = {header.incarnation, header.sequence + 1};
             to.batch({header.index, header.generation}, header.items, frames.subspan(sizeof header),
                      {w, static_cast<pid_t>(header.pid), header.began, header.busy});
         }
+    }
+
+    /// A worker has ended: what it finished counts, and what it was at.
+    void judge(std::uint32_t w, std::uint32_t incarnation, pid_t pid, int exitcode,
+               pool_events& to) {
+        drain(w, to);  // perhaps of its replacement too
+        worker_slot& slot = board_.slot(w, incarnation);
+        judge_task({w, incarnation, pid, exitcode}, slot, to);
+        const std::lock_guard lock(about_);
+        facts_[w].items += slot.tasks.exchange(0, std::memory_order_relaxed);
+        facts_[w].busy += slot.busy.exchange(0, std::memory_order_relaxed);
+        slot.pid.store(0, std::memory_order_relaxed);  // until there is a new one
+        ++facts_[w].restarts;
+        facts_[w].incarnation = incarnation;
     }
 
     /// Of an initializer that threw.
@@ -162,10 +176,6 @@ protected:
             tasks_->put({}, stop_message, deadline::never());
     }
 
-    struct delivery {
-        std::uint32_t incarnation = 0, next = 0;  // the sequence number that comes next
-    };
-
     pool_board board_;
     std::shared_ptr<message_ring> tasks_;
     std::vector<std::shared_ptr<message_ring>> results_;
@@ -173,11 +183,59 @@ protected:
     std::vector<worker_facts> facts_;  // under about_: of incarnations that ended
 
     // The collecting thread's.
-    std::vector<delivery> delivered_;
     std::vector<std::byte> init_error_;
     bool slept_in_vain_ = false;
 
 private:
+    struct end {
+        std::uint32_t worker, incarnation;
+        pid_t pid;
+        int exitcode;
+    };
+    struct delivery {
+        std::uint32_t incarnation = 0, next = 0;  // the sequence number that comes next
+    };
+
+    void judge_task(const end& ended, const worker_slot& slot, pool_events& to) {
+        const std::uint32_t w = ended.worker;
+        const std::uint64_t candidate = slot.candidate.load(std::memory_order_acquire);
+        const task_id task{static_cast<std::uint32_t>(candidate),
+                           static_cast<std::uint32_t>(candidate >> 32)};
+        if (candidate == worker_slot::nobody || task.index >= pool_board::most_tasks) return;
+        const std::uint64_t word = board_.word(task.index).load(std::memory_order_acquire);
+        const auto is = [&](task_word::state s) {
+            return word == task_word::make(task.generation, s, w, ended.incarnation);
+        };
+        const bool cancelled = is(task_word::arrested);
+        if (!is(task_word::running) && !is(task_word::done) && !cancelled) return;
+        const std::int64_t began = slot.began.load(std::memory_order_relaxed);
+        const worker_run run{w, ended.pid, began, deadline::clock() - began};
+
+        const std::uint64_t batch = slot.batch.load(std::memory_order_acquire);
+        const delivery& last = delivered_[2 * w + ended.incarnation % 2];
+        const std::uint32_t next = last.incarnation == ended.incarnation ? last.next : 0;
+        const std::size_t bytes = worker_slot::bytes(batch);
+        if (!cancelled && worker_slot::sequence(batch) == (next & 0xffff) &&
+            worker_slot::items(batch) != 0 && bytes <= pool_board::scratch)
+            to.batch(task, worker_slot::items(batch),
+                     {board_.scratch_of(w, ended.incarnation), bytes}, run);
+
+        const std::uint64_t item = slot.item.load(std::memory_order_acquire);
+        const bool retired =
+            slot.life.load(std::memory_order_acquire) == retiring && ended.exitcode == 0;
+        to.ended(task,
+                 cancelled                           ? task_end::cancelled
+                 : item & worker_slot::arrested_item ? task_end::timed_out
+                 : retired                           ? task_end::retired
+                                                     : task_end::crashed,
+                 (item & ~worker_slot::arrested_item) -
+                     slot.item_base.load(std::memory_order_acquire) - 1,
+                 ended.exitcode, run);
+    }
+
+    // By worker and parity of the incarnation: the replacement of a worker that is not judged yet
+    // may have delivered already, into the same ring.
+    std::vector<delivery> delivered_;
     spinner spin_{std::chrono::microseconds(20)};
 };
 

@@ -71,6 +71,26 @@ struct pool_plan {
     std::function<void()> initializer;
 };
 
+/// Before its worker is killed. \return false if the task is over: nobody is to be killed
+inline bool arrest_task(const pool_board& board, std::uint32_t index, std::uint32_t generation,
+                        std::uint32_t worker, std::uint32_t incarnation) noexcept {
+    auto running = task_word::make(generation, task_word::running, worker, incarnation);
+    return board.word(index).compare_exchange_strong(
+        running, task_word::make(generation, task_word::arrested, worker, incarnation),
+        std::memory_order_acq_rel);
+}
+
+/// Likewise of the item that the worker is at, if its time is over.
+inline bool arrest_item(worker_slot& slot, std::int64_t now) noexcept {
+    std::uint64_t item = slot.item.load(std::memory_order_acquire);
+    const std::int64_t ends = slot.item_ends.load(std::memory_order_acquire);
+    if (ends == 0 || ends > now || item & worker_slot::arrested_item) return false;
+    // It moves to the next item by an exchange of the same word, so that can't be hit.
+    return slot.item.load(std::memory_order_acquire) == item &&
+           slot.item.compare_exchange_strong(item, item | worker_slot::arrested_item,
+                                             std::memory_order_acq_rel);
+}
+
 inline void reset_signals() {
     sigset_t none;
     sigemptyset(&none);
@@ -112,14 +132,7 @@ private:
     void start(std::uint32_t w) {
         seat& s = workers_[w];
         const std::uint32_t incarnation = s.incarnation + 1;
-        worker_slot& slot = plan_.board.slot(w, incarnation);
-        slot.candidate.store(worker_slot::nobody, std::memory_order_relaxed);
-        slot.batch.store(0, std::memory_order_relaxed);
-        slot.item.store(0, std::memory_order_relaxed);
-        slot.item_base.store(0, std::memory_order_relaxed);
-        slot.item_ends.store(0, std::memory_order_relaxed);
-        slot.began.store(deadline::clock(), std::memory_order_relaxed);
-        slot.life.store(starting, std::memory_order_release);
+        plan_.board.slot(w, incarnation).renew(deadline::clock());
         ProcessOptions options{.name = plan_.name + "-Worker-" + std::to_string(w + 1),
                                .daemon = true,
                                .limits = plan_.limits};
@@ -205,11 +218,7 @@ private:
         if (!s.process || (s.incarnation & 0xffff) != order.incarnation ||
             index >= pool_board::most_tasks)
             return;
-        auto running = task_word::make(generation, task_word::running, order.worker, s.incarnation);
-        if (plan_.board.word(index).compare_exchange_strong(
-                running,
-                task_word::make(generation, task_word::arrested, order.worker, s.incarnation),
-                std::memory_order_acq_rel))
+        if (arrest_task(plan_.board, index, generation, order.worker, s.incarnation))
             s.process->kill();
     }
 
@@ -218,15 +227,7 @@ private:
         for (std::uint32_t w = 0; w < workers_.size(); ++w) {
             seat& s = workers_[w];
             if (!s.process) continue;
-            worker_slot& slot = plan_.board.slot(w, s.incarnation);
-            std::uint64_t item = slot.item.load(std::memory_order_acquire);
-            const std::int64_t ends = slot.item_ends.load(std::memory_order_acquire);
-            if (ends == 0 || ends > now || item & worker_slot::arrested_item) continue;
-            // It moves to the next item by an exchange of the same word, so that can't be hit.
-            if (slot.item.load(std::memory_order_acquire) == item &&
-                slot.item.compare_exchange_strong(item, item | worker_slot::arrested_item,
-                                                  std::memory_order_acq_rel))
-                s.process->kill();
+            if (arrest_item(plan_.board.slot(w, s.incarnation), now)) s.process->kill();
         }
     }
 

@@ -81,6 +81,11 @@ public:
     }
 
     void flat(const void* value, std::size_t size) {
+        if (1 + size > pool_board::scratch / 4) {
+            constexpr std::byte head{static_cast<std::uint8_t>(frame::flat)};
+            const auto bytes = std::span(static_cast<const std::byte*>(value), size);
+            return send_large({&head, 1}, {&bytes, 1});
+        }
         std::byte* to = room(1 + size);
         *to = static_cast<std::byte>(frame::flat);
         std::memcpy(to + 1, value, size);
@@ -121,15 +126,19 @@ private:
                 to += piece.size();
             }
             finish(head.size() + size);
-        } else {  // straight into the ring
-            flush();
-            large_.clear();
-            large_.push_back(head);
-            large_.insert(large_.end(), from.begin(), from.end());
-            ++batched_;
-            note_finished();
-            send(large_);
+        } else {
+            send_large(head, from);
         }
+    }
+
+    /// A result that would fill the scratch memory, straight into the ring.
+    void send_large(std::span<const std::byte> head, pieces from) {
+        flush();
+        large_.assign(1, head);
+        large_.insert(large_.end(), from.begin(), from.end());
+        ++batched_;
+        note_finished();
+        send(large_);
     }
 
     std::byte* room(std::size_t size) {

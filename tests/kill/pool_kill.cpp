@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: BSL-1.0
+
+/// \file
+/// Kills a pool's worker at every instruction from its first to its last, in each of the ways in
+/// which tasks come to it and results go home, and the supervisor in all that it does; then checks
+/// that each item was answered once, ran at most once, and that no more than the item that the
+/// victim was at is lost. kill.pool_kill [-v] [-p POINT] [part of a name]. With MP_BUDGET_SECONDS
+/// it samples, from MP_KILL_START on.
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <ctime>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "pool_lab.hpp"
+
+namespace {
+
+using namespace test;
+
+/// The victim's clock moves by so many nanoseconds a look: its instructions are the same each time.
+std::int64_t clock_step = 0, clock_now = 0;
+
+void own_clock(std::int64_t step) {
+    clock_now = deadline::clock();
+    clock_step = step;
+}
+
+}  // namespace
+
+/// In the place of the C library's.
+extern "C" int clock_gettime(clockid_t id, timespec* to) noexcept {
+    if (clock_step == 0) return static_cast<int>(::syscall(SYS_clock_gettime, id, to));
+    clock_now += clock_step;
+    *to = deadline::to_timespec(clock_now);
+    return 0;
+}
+
+namespace {
+
+constexpr std::int64_t microsecond = 1000, flushes_each_item = 60 * microsecond;
+constexpr std::int64_t long_enough = 3'600'000'000'000;
+
+class pool_scenarios {
+public:
+    pool_scenarios(kill_sweep& to, pool_lab& lab) : to_(to), lab_(lab) {}
+
+    void add_all() {
+        tasks("one item", [this] { send(add_one{}, 1, 1); });
+        tasks("two tasks", [this] {
+            send(add_one{}, 1, 1);
+            send(add_one{}, 2, 1);
+        });
+        tasks("a chunk in one batch", [this] { send(add_one{}, 1, 5); });
+        tasks(
+            "a chunk in a batch for each item", [this] { send(add_one{}, 1, 5); },
+            flushes_each_item);
+        tasks("a chunk that fills the scratch memory",
+              [this] { send(write_text<14'000>{}, 1, 6); });
+        tasks("large results", [this] { send(write_text<20'000>{}, 1, 3); });
+        tasks("flat results larger than the scratch memory", [this] { send(make_block{}, 1, 2); });
+        tasks(
+            "exceptions", [this] { send(refuse{}, 1, 2); }, microsecond, 29);
+        tasks("a chunk with timeouts", [this] { send(add_one{}, 1, 3, long_enough); });
+        tasks(
+            "a chunk with timeouts in batches", [this] { send(add_one{}, 1, 3, long_enough); },
+            flushes_each_item);
+        tasks("retires inside a chunk", [this] {
+            lab_.retire_after(2);
+            send(add_one{}, 1, 5);
+        });
+        tasks("retires behind a chunk", [this] {
+            lab_.retire_after(2);
+            send(add_one{}, 1, 2);
+            send(add_one{}, 3, 2);
+        });
+        tasks("an initializer", [this] {
+            lab_.initialize([this] { ++lab_.sh().begun; });
+            send(add_one{}, 1, 1);
+        });
+        tasks("messages of tasks that were withdrawn", [this] {
+            lab_.book().withdraw(send(add_one{}, 1, 1));
+            send(add_one{}, 2, 1);
+            lab_.book().withdraw(send(add_one{}, 3, 2));
+        });
+        arrests();
+        sleepers();
+    }
+
+private:
+    template <class F>
+    mpd::task_id send(F f, int first, int count, std::int64_t timeout = 0) {
+        return lab_.book().send(f, first, count, timeout);
+    }
+    scenario base(std::string name, std::function<void()> set_up, std::int64_t step = microsecond,
+                  long stride = 1) {
+        scenario s;
+        s.name = std::move(name);
+        s.reset = [this, set_up](bystanders&) {
+            lab_.fresh();
+            set_up();
+            lab_.back().stop();
+        };
+        s.prepare = [step] { own_clock(step); };
+        s.operation = [this] { lab_.victim(); };
+        s.stride = stride;
+        return s;
+    }
+    /// The victim is judged at once, or its replacement is quicker.
+    void tasks(const std::string& name, const std::function<void()>& set_up,
+               std::int64_t step = microsecond, long stride = 1) {
+        scenario s = base("worker: " + name, set_up, step, stride);
+        s.check = [this] { return lab_.judge_first(); };
+        to_.add(s);
+        s = base("worker: " + name + "; judged late", set_up, step, stride);
+        s.check = [this] { return lab_.replace_first(); };
+        to_.add(s);
+    }
+
+    void arrests() {
+        const auto arrest = [&](const char* name, int first, int second, bool of_second,
+                                std::int64_t step) {
+            scenario s = base(
+                name,
+                [=, this] {
+                    const auto a = send(add_one{}, 1, first);
+                    const auto b = send(add_one{}, 10, second);
+                    target_ = of_second ? b : a;
+                },
+                step);
+            s.check = [this] { return lab_.arrest(target_); };
+            to_.add(std::move(s));
+        };
+        arrest("arrest: the first of two tasks", 1, 1, false, microsecond);
+        arrest("arrest: the second of two tasks", 1, 1, true, microsecond);
+        arrest("arrest: a chunk in batches, a task behind it", 3, 1, false, flushes_each_item);
+        for (const std::int64_t step : {microsecond, flushes_each_item}) {
+            scenario s = base(
+                step == microsecond ? "arrest: an overdue item"
+                                    : "arrest: an overdue item, in batches",
+                [this] {
+                    send(add_one{}, 1, 3, long_enough);
+                    send(add_one{}, 10, 2, long_enough);
+                },
+                step);
+            s.check = [this] { return lab_.arrest_overdue(); };
+            to_.add(std::move(s));
+        }
+        scenario s = base("arrest: an overdue item, large results", [this] {
+            send(write_text<20'000>{}, 1, 2, long_enough);
+            send(add_one{}, 10, 1);
+        });
+        s.check = [this] { return lab_.arrest_overdue(); };
+        to_.add(std::move(s));
+    }
+
+    void sleepers() {
+        scenario s = base("idle: a task comes", [] {});
+        s.reset = [this](bystanders&) { lab_.fresh(); };
+        s.on_block = [this](bystanders&) {
+            send(add_one{}, 1, 2);
+            lab_.back().stop();
+        };
+        s.check = [this] { return lab_.judge_first(); };
+        to_.add(s);
+
+        s.name = "idle: another worker asleep";
+        s.reset = [this](bystanders& others) {
+            lab_.fresh();
+            others.spawn_asleep([this] { return lab_.work(1, 1); });
+        };
+        s.on_block = [this](bystanders&) {
+            send(add_one{}, 1, 2);
+            send(add_one{}, 3, 1);
+        };
+        s.check = [this] { return lab_.others_do_it(); };
+        to_.add(s);
+        for (const std::int64_t step : {microsecond, flushes_each_item}) {
+            scenario p = base(
+                step == microsecond ? "bell: the parent asleep"
+                                    : "bell: the parent asleep, in batches",
+                [this] { send(add_one{}, 1, 3); }, step);
+            p.reset = [this, before = p.reset](bystanders& others) {
+                before(others);
+                others.spawn_asleep([this] { return lab_.parent(); });
+            };
+            p.check = [this] { return lab_.report_death(); };
+            to_.add(std::move(p));
+        }
+    }
+
+    kill_sweep& to_;
+    pool_lab& lab_;
+    mpd::task_id target_{};
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    // A `rep movsb` is a step a byte. The sweep starts the program again.
+    ::setenv("GLIBC_TUNABLES",
+             "glibc.cpu.x86_rep_movsb_threshold=0x1000000:"
+             "glibc.cpu.x86_rep_stosb_threshold=0x1000000",
+             0);
+    kill_sweep sweep(argc, argv);
+    pool_lab lab;
+    pool_scenarios(sweep, lab).add_all();
+    return sweep.run();
+}
