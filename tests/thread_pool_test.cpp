@@ -28,7 +28,7 @@ std::atomic<int> made_here{0};
 
 }  // namespace
 
-TEST_CASE("ThreadPool: the calls of Pool, in this process", "[thread_pool]") {
+TEST_CASE("ThreadPool: the calls of Pool, in this process", "[threads][thread_pool]") {
     mp::ThreadPool pool(3);
     CHECK(pool.processes() == 3);
     CHECK(pool.apply(square, 7) == 49);
@@ -48,7 +48,7 @@ TEST_CASE("ThreadPool: the calls of Pool, in this process", "[thread_pool]") {
     CHECK_THROWS_AS(pool.apply([]() -> int { throw std::out_of_range("x"); }), std::out_of_range);
 }
 
-TEST_CASE("ThreadPool: many threads use one", "[thread_pool]") {
+TEST_CASE("ThreadPool: many threads use one", "[threads][thread_pool]") {
     mp::ThreadPool pool(2);
     std::vector<std::thread> threads;
     std::atomic<int> right{0};
@@ -64,7 +64,8 @@ TEST_CASE("ThreadPool: many threads use one", "[thread_pool]") {
     CHECK(right == 4 * 90);
 }
 
-TEST_CASE("ThreadPool: cancel ends what is queued, never what runs", "[thread_pool][cancel]") {
+TEST_CASE("ThreadPool: cancel ends what is queued, never what runs",
+          "[threads][thread_pool][cancel]") {
     static std::atomic<int> begun, gate;
     begun = gate = 0;
     mp::ThreadPool pool(1);
@@ -85,7 +86,7 @@ TEST_CASE("ThreadPool: cancel ends what is queued, never what runs", "[thread_po
 }
 
 TEST_CASE("ThreadPool: terminate ends what is queued with Cancelled and lets what runs end",
-          "[thread_pool]") {
+          "[threads][thread_pool]") {
     static std::atomic<int> begun, gate, ended;
     begun = gate = ended = 0;
     mp::ThreadPool pool(1);
@@ -107,7 +108,7 @@ TEST_CASE("ThreadPool: terminate ends what is queued with Cancelled and lets wha
 }
 
 TEST_CASE("ThreadPool: the initializer runs once in each thread; one that throws breaks the pool",
-          "[thread_pool]") {
+          "[threads][thread_pool]") {
     std::atomic<int> runs{0};
     {
         mp::ThreadPool pool(3, [&] { ++runs; });

@@ -186,9 +186,7 @@ public:
             };
             if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty, true))
                 return false;
-            const std::byte* next = address(at);  // comes over while we take the lock
-            prefetch_to_read(next);
-            prefetch_to_read(next + 64);
+            prefetch(at);  // comes over while we take the lock
         }
     }
 
@@ -311,6 +309,15 @@ private:
         const std::uint64_t physical = mapped(at / SegmentSize);
         if (physical >= segments_ || at % 8 != 0) throw_damaged();
         return data_ + physical * SegmentSize + at % SegmentSize;
+    }
+    /// The first lines of a message that may be there; without a lock, so the map may change.
+    void prefetch(std::uint64_t at) const noexcept {
+        const std::uint64_t physical =
+            std::atomic_ref(mapped(at / SegmentSize)).load(std::memory_order_relaxed);
+        if (physical >= segments_) return;
+        const std::byte* const begin = data_ + physical * SegmentSize + at % SegmentSize;
+        prefetch_to_read(begin);
+        prefetch_to_read(begin + 64);
     }
     [[noreturn]] static void throw_damaged() {
         throw SerializationError(
@@ -458,7 +465,9 @@ private:
         while (shared_->top.load(std::memory_order_relaxed) < physical + k) grow(tail);
         for (std::uint64_t i = 0; i < k; ++i) {
             laid_[physical + i] = first + i + 1;
-            mapped(first + i) = static_cast<std::uint32_t>(physical + i);
+            // relaxed: the commit publishes it; atomic for prefetch()
+            std::atomic_ref(mapped(first + i))
+                .store(static_cast<std::uint32_t>(physical + i), std::memory_order_relaxed);
         }
     }
 
