@@ -91,6 +91,7 @@ public:
         });
         arrests();
         sleepers();
+        supervisors();
     }
 
 private:
@@ -193,6 +194,97 @@ private:
             p.check = [this] { return lab_.report_death(); };
             to_.add(std::move(p));
         }
+    }
+
+    /// Killed itself: the workers go with it, and what is in the rings holds.
+    void supervisors() {
+        const auto add = [&](const char* name, std::function<void()> set_up,
+                             std::function<void(lab_supervisor&)> before,
+                             std::function<void(lab_supervisor&)> operation,
+                             answer_book::answer how = answer_book::answer::crash) {
+            scenario s;
+            s.name = name;
+            s.reset = [this, set_up](bystanders&) {
+                lab_.fresh_supervisor();
+                set_up();
+            };
+            s.prepare = [this, before] { before(lab_.supervise()); };
+            s.operation = [this, operation] { operation(lab_.supervisor()); };
+            s.wakes_itself = true;  // when a worker has ended
+            s.check = [this, how] { return lab_.supervisor_ended(how); };
+            to_.add(std::move(s));
+        };
+        const auto begun = [this] {
+            if (!eventually([this] { return lab_.sh().begun != 0; })) ::_exit(96);
+        };
+        const auto crash = [](lab_supervisor& s) {
+            s.start(0);
+            if (!s.wait_for_end(0)) ::_exit(96);
+        };
+        add(
+            "supervisor: starts a worker", [this] { send(add_one{}, 1, 3); },
+            [](lab_supervisor&) {}, [](lab_supervisor& s) { s.start(0); });
+        add(
+            "supervisor: reaps, reports and replaces one",
+            [this] {
+                send(end_worker{}, 1, 1);
+                send(add_one{}, 2, 2);
+            },
+            crash, [](lab_supervisor& s) { s.reap(0); });
+        add(
+            "supervisor: reaps two, one after the other, whose reports nobody read",
+            [this] {
+                send(end_worker{}, 1, 1);
+                send(end_worker{}, 2, 1);
+            },
+            crash,
+            [](lab_supervisor& s) {
+                s.reap(0);
+                s.wait_for_end(0);
+                s.reap(0);
+            });
+        add(
+            "supervisor: replaces one when its reports were read",
+            [this] {
+                send(end_worker{}, 1, 1);
+                send(end_worker{}, 2, 1);
+                send(add_one{}, 3, 2);
+            },
+            [this, crash](lab_supervisor& s) {
+                crash(s);
+                s.reap(0);
+                if (!s.wait_for_end(0)) ::_exit(96);
+                s.reap(0);
+                lab_.read_report();
+                lab_.order({mpd::supervisor_order::acknowledge, 0, 1, 0, 0});
+            },
+            [](lab_supervisor& s) { s.read_orders(); });
+        add(
+            "supervisor: arrests a task", [this] { target_ = send(for_ever{}, 1, 1); },
+            [this, begun](lab_supervisor& s) {
+                s.start(0);
+                begun();
+                lab_.order({mpd::supervisor_order::arrest, 0, 1, 0,
+                            std::uint64_t{target_.generation} << 32 | target_.index});
+            },
+            [](lab_supervisor& s) {
+                s.read_orders();
+                s.wait_for_end(0);
+                s.reap(0);
+            },
+            answer_book::answer::cancelled);
+        add(
+            "supervisor: arrests an overdue item", [this] { send(for_ever{}, 1, 1, microsecond); },
+            [begun](lab_supervisor& s) {
+                s.start(0);
+                begun();
+            },
+            [](lab_supervisor& s) {
+                s.arrest_overdue();
+                s.wait_for_end(0);
+                s.reap(0);
+            },
+            answer_book::answer::timeout);
     }
 
     kill_sweep& to_;

@@ -7,8 +7,10 @@
 
 #include <array>
 #include <atomic>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -19,8 +21,11 @@
 #include <type_traits>
 #include <vector>
 
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/detail/pool/calls.hpp>
 #include <multiprocessing/detail/pool/ring_back.hpp>
 #include <multiprocessing/detail/pool/supervisor.hpp>
@@ -48,6 +53,8 @@ enum complaint : int {
     not_ended,
     stop_refused,
     worker_left,
+    bad_report,
+    not_reported,
     parent_asleep = 30,
 };
 
@@ -97,6 +104,12 @@ struct refuse {
     int operator()(int i) const {
         ++the_ledger().ran[i];
         throw std::out_of_range(std::to_string(i));
+    }
+};
+struct end_worker {
+    int operator()(int i) const {
+        ++the_ledger().ran[i];
+        ::_exit(3);
     }
 };
 struct for_ever {
@@ -265,6 +278,21 @@ public:
     using ring_back::judge;
 };
 
+/// Its steps one by one, in the process that is killed.
+class lab_supervisor final : public mpd::supervisor {
+public:
+    using supervisor::arrest_overdue;
+    using supervisor::read_orders;
+    using supervisor::reap;
+    using supervisor::start;
+    using supervisor::supervisor;
+
+    /// \return false if it does not end
+    bool wait_for_end(std::uint32_t w) {
+        return mpd::wait_readable(workers_[w].process->sentinel(), deadline::after(patience));
+    }
+};
+
 class pool_lab {
 public:
     using answer = answer_book::answer;
@@ -299,6 +327,88 @@ public:
                           most_items_, initializer_, true});
     }
     int victim() { return work(0, 1); }
+
+    // --- a supervisor
+
+    void fresh_supervisor() {
+        std::fflush(stdout);  // its workers end as processes do, with what is in the buffer
+        fresh();
+        reports_ = mpd::message_ring::create("mp:test reports");
+        int ends[2];
+        if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+            give_up("socketpair");
+        orders_[0] = mpd::unique_fd(ends[0]);
+        orders_[1] = mpd::unique_fd(ends[1]);
+        plan_.reset(new mpd::pool_plan{back_->board(),
+                                       back_->tasks(),
+                                       back_->all_results(),
+                                       *reports_,
+                                       orders_[0].get(),
+                                       "Lab",
+                                       0,
+                                       0,
+                                       0,
+                                       {},
+                                       false,
+                                       {}});
+    }
+    /// In the victim, before its steps.
+    lab_supervisor& supervise() {
+        // A tracer would be told of each child's end, as of a step.
+        sigset_t ends;
+        sigemptyset(&ends);
+        sigaddset(&ends, SIGCHLD);
+        ::sigprocmask(SIG_BLOCK, &ends, nullptr);
+        supervisor_ = std::make_unique<lab_supervisor>(*plan_);
+        return *supervisor_;
+    }
+    lab_supervisor& supervisor() { return *supervisor_; }
+    void order(const mpd::supervisor_order& what) {
+        if (::send(orders_[1].get(), &what, sizeof what, 0) != sizeof what) give_up("send");
+    }
+    /// The parent's part, in a process whose list of answers nobody asks.
+    void read_report() {
+        mpd::death_report report{};
+        reports_->get(deadline::at_once(), [&](std::uint64_t, auto bytes) {
+            if (bytes.size() == sizeof report) std::memcpy(&report, bytes.data(), sizeof report);
+        });
+        judge(report.worker, report.incarnation, report.exitcode);
+    }
+    /// The supervisor is dead: so are its workers, soon; what they did and what it reported holds.
+    /// \param how  each reported worker's item did
+    int supervisor_ended(answer how) {
+        for (std::uint32_t w = 0; w < 2; ++w)
+            for (const std::uint32_t parity : {0u, 1u}) {
+                const auto pid = static_cast<pid_t>(back_->board().slot(w, parity).pid.load());
+                if (pid != 0 && !eventually([&] { return is_gone(pid); }, soon)) return worker_left;
+            }
+        back_->collect(*book_);
+        mpd::death_report report{};
+        int reports = 0;
+        bool whole = true;
+        while (reports_->get(deadline::at_once(), [&](std::uint64_t, auto bytes) {
+            whole = whole && bytes.size() == sizeof report;
+            if (whole) std::memcpy(&report, bytes.data(), sizeof report);
+        })) {
+            if (!whole || report.what != mpd::death_report::died || report.worker > 1 ||
+                report.pid <= 0)
+                return bad_report;
+            ++reports;
+            back_->judge(report.worker, report.incarnation, report.pid, report.exitcode, *book_);
+        }
+        for (std::uint32_t w = 0; w < 2; ++w) back_->drain(w, *book_);
+        if (book_->complaint() != 0) return book_->complaint();
+        int ended = 0;
+        for (const answer a : {answer::crash, answer::timeout, answer::cancelled})
+            ended += book_->count(a);
+        if (ended > reports) return many_crashes;
+        if (book_->count(how) != reports) return not_reported;
+        for (int i = 0; i < most_items; ++i) {
+            if (sh().ran[i] > 1) return ran_twice;
+            if (book_->of(i) == answer::result && sh().ran[i] != 1) return not_run;
+        }
+        return 0;
+    }
     /// The next incarnation, here and now. It ends as a process would, with exit status 0.
     void run_worker(std::uint32_t w, bool judged, bool stops = true) {
         const std::uint32_t incarnation = next_[w]++;
@@ -395,8 +505,17 @@ public:
     }
 
 private:
+    static bool is_gone(pid_t pid) {
+        const char state = process_state(pid);
+        return state == '?' || state == 'Z' || state == 'X';
+    }
+
     std::unique_ptr<lab_back> back_;
     std::unique_ptr<answer_book> book_;
+    std::shared_ptr<mpd::message_ring> reports_;
+    mpd::unique_fd orders_[2];
+    std::unique_ptr<mpd::pool_plan> plan_;
+    std::unique_ptr<lab_supervisor> supervisor_;
     std::uint64_t most_items_ = 0;
     std::function<void()> initializer_;
     std::uint32_t next_[2] = {2, 1};

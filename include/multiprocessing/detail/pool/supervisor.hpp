@@ -121,7 +121,7 @@ public:
         }
     }
 
-private:
+protected:  // what run() is made of, for tests that kill it in each
     static constexpr int most_failed_starts = 8;
 
     struct seat {
