@@ -409,6 +409,30 @@ TEST_CASE("Pool: workers are replaced while threads of the parent hold locks", "
     CHECK(right == 30);
 }
 
+TEST_CASE("Pool: join lets the workers end as processes do, killed in it or not", "[pool]") {
+    struct counts {
+        std::atomic<int> begun, ended;
+        std::atomic<bool> dies;
+    };
+    static counts& seen = test::shared_memory<counts>();
+    for (int round = 0; round < 30; ++round) {
+        seen.begun = seen.ended = 0;
+        seen.dies = round % 3 == 2;
+        {
+            mp::Pool pool(mp::PoolOptions{.processes = 2, .initializer = [] {
+                                              ++seen.begun;
+                                              std::atexit([] {
+                                                  test::pause_briefly(1ms);  // in no hurry
+                                                  ++seen.ended;
+                                                  if (seen.dies) ::raise(SIGKILL);
+                                              });
+                                          }});
+            CHECK(pool.map(square, numbers(10)).size() == 10);
+        }
+        CHECK(seen.begun == seen.ended);
+    }
+}
+
 TEST_CASE("Pool: terminate ends 10,000 queued tasks and one that blocks every signal", "[pool]") {
     const test::no_leaks leaks;
     mp::Queue<int> begun;
@@ -443,6 +467,29 @@ TEST_CASE("Pool: its workers end with a killed parent", "[pool][crash]") {
     parent.start();
     std::vector<mp::detail::unique_fd> ends;
     for (int i = 0; i < 5; ++i) ends.push_back(mp::detail::open_pidfd(pids.get()));
+    parent.kill();
+    parent.join();
+    for (const auto& end : ends)
+        CHECK(mp::detail::wait_readable(end.get(), mp::detail::deadline::after(10s)));
+}
+
+TEST_CASE("Pool: workers that don't end in join do with a killed parent", "[pool][crash]") {
+    mp::Queue<pid_t> pids;
+    mp::Process parent([&] {
+        pids.put(::getpid());
+        mp::Pool pool(mp::PoolOptions{.processes = 2, .initializer = [pids]() mutable {
+                                          static mp::Queue<pid_t> told;
+                                          told = pids;
+                                          std::atexit([] {
+                                              told.put(::getpid());
+                                              for_ever();
+                                          });
+                                      }});
+        pool.map(square, numbers(2));
+    });
+    parent.start();
+    std::vector<mp::detail::unique_fd> ends;
+    for (int i = 0; i < 3; ++i) ends.push_back(mp::detail::open_pidfd(pids.get()));
     parent.kill();
     parent.join();
     for (const auto& end : ends)

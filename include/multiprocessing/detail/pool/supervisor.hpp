@@ -11,6 +11,7 @@
 /// it, and it with the parent.
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstddef>
@@ -24,6 +25,7 @@
 
 #include <poll.h>
 #include <sched.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/poller.hpp>
@@ -109,11 +111,11 @@ public:
         for (std::uint32_t w = 0; w < workers_.size(); ++w) start(w);
         std::vector<pollfd> fds;
         while (!(finishing_ && alive_ == 0)) {
-            fds.assign(1, pollfd{plan_.orders, POLLIN, 0});
+            fds.assign(1, pollfd{orders_end_ ? -1 : plan_.orders, POLLIN, 0});
             for (const seat& s : workers_)
                 fds.push_back(pollfd{s.process ? s.process->sentinel() : -1, POLLIN, 0});
             poll_until(fds, next_look());
-            if (fds[0].revents != 0 && !read_orders()) return;  // the parent has gone
+            if (!orders_end_ && !read_orders()) return;  // the parent has gone
             for (std::uint32_t w = 0; w < workers_.size(); ++w)
                 if (fds[w + 1].revents != 0 && !reap(w)) return;
             if (shortest_ != 0) arrest_overdue();
@@ -169,7 +171,7 @@ protected:  // what run() is made of, for tests that kill it in each
                     s.incarnation, 0, *code});
             return false;
         }
-        if (!(finishing_ && *code == 0)) replace(w);
+        if (!finishing_) replace(w);
         return true;
     }
 
@@ -185,10 +187,23 @@ protected:  // what run() is made of, for tests that kill it in each
         plan_.board.ring();
     }
 
+    /// All that there are: a worker that ended by a stop message, and was seen to, is not replaced,
+    /// since `finish` was ordered before.
+    /// \return false at their end, unless they were to finish
     bool read_orders() {
-        supervisor_order order;
-        const ssize_t got = retry([&] { return ::read(plan_.orders, &order, sizeof order); });
-        if (got != sizeof order) return false;
+        for (supervisor_order order;;) {
+            const ssize_t got =
+                retry([&] { return ::recv(plan_.orders, &order, sizeof order, MSG_DONTWAIT); });
+            if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
+            if (got != sizeof order) {
+                orders_end_ = true;
+                return finishing_;
+            }
+            obey(order);
+        }
+    }
+
+    void obey(const supervisor_order& order) {
         switch (order.what) {
             case supervisor_order::acknowledge:
                 if (order.worker >= workers_.size()) break;
@@ -207,7 +222,6 @@ protected:  // what run() is made of, for tests that kill it in each
                 finishing_ = true;
                 break;
         }
-        return true;
     }
 
     void arrest(const supervisor_order& order) {
@@ -283,7 +297,7 @@ protected:  // what run() is made of, for tests that kill it in each
     std::size_t alive_ = 0;
     int failed_starts_ = 0;
     std::int64_t shortest_ = plan_.shortest_timeout;
-    bool finishing_ = false;
+    bool finishing_ = false, orders_end_ = false;
 };
 
 }  // namespace multiprocessing::detail
