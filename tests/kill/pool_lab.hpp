@@ -383,8 +383,12 @@ public:
                 if (pid != 0 && !eventually([&] { return is_gone(pid); }, soon)) return worker_left;
             }
         back_->collect(*book_);
+        const auto ended = [this] {
+            return book_->count(answer::crash) + book_->count(answer::timeout) +
+                   book_->count(answer::cancelled);
+        };
         mpd::death_report report{};
-        int reports = 0;
+        int reports = 0, trapped = 0, trapped_so = 0;
         bool whole = true;
         while (reports_->get(deadline::at_once(), [&](std::uint64_t, auto bytes) {
             whole = whole && bytes.size() == sizeof report;
@@ -393,16 +397,19 @@ public:
             if (!whole || report.what != mpd::death_report::died || report.worker > 1 ||
                 report.pid <= 0)
                 return bad_report;
-            ++reports;
+            const int before = ended(), before_so = book_->count(how);
             back_->judge(report.worker, report.incarnation, report.pid, report.exitcode, *book_);
+            if (report.exitcode == -SIGTRAP) {  // it inherited the tester's breakpoint
+                trapped += ended() - before;
+                trapped_so += book_->count(how) - before_so;
+            } else {
+                ++reports;
+            }
         }
         for (std::uint32_t w = 0; w < 2; ++w) back_->drain(w, *book_);
         if (book_->complaint() != 0) return book_->complaint();
-        int ended = 0;
-        for (const answer a : {answer::crash, answer::timeout, answer::cancelled})
-            ended += book_->count(a);
-        if (ended > reports) return many_crashes;
-        if (book_->count(how) != reports) return not_reported;
+        if (ended() - trapped > reports) return many_crashes;
+        if (book_->count(how) - trapped_so != reports) return not_reported;
         for (int i = 0; i < most_items; ++i) {
             if (sh().ran[i] > 1) return ran_twice;
             if (book_->of(i) == answer::result && sh().ran[i] != 1) return not_run;
