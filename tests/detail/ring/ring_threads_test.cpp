@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -28,13 +29,20 @@ void exchange(detail::ring_limits limits, int putters, int getters, int messages
     ring->patience = std::chrono::milliseconds(2);
     std::atomic<long> bad{0}, got{0}, sum{0};
     std::atomic<int> left{putters};
+    // False when the deadline came or, for want of a maxsize, all segments are full.
     const auto put_note = [&](std::vector<int>& words, note n, deadline until) {
         std::memcpy(words.data(), &n, sizeof n);
         const std::array parts{
             std::as_bytes(std::span(words).first(2)),
             std::as_bytes(std::span(words).subspan(2, n.words - 2)),
         };
-        return ring->put(parts, type_of_strings, until);
+        try {
+            return ring->put(parts, type_of_strings, until);
+        } catch (const OsError& e) {
+            if (e.code() != std::errc::not_enough_memory) throw;
+            std::this_thread::yield();
+            return false;
+        }
     };
     std::vector<std::thread> threads;
     for (int p = 0; p < putters; ++p)
@@ -44,14 +52,8 @@ void exchange(detail::ring_limits limits, int putters, int getters, int messages
                 const std::size_t size =
                     static_cast<std::size_t>(4 + (k * 7 + p) % 50 + (k % 97 == 0 ? 3000 : 0));
                 for (std::size_t i = 4; i < size; ++i) words[i] = k * 31 + static_cast<int>(i);
-                for (bool done = false; !done;) {
-                    try {
-                        done = put_note(
-                            words, {p, k, size},
-                            k % 3 ? soon() : deadline::after(std::chrono::milliseconds(1)));
-                    } catch (const OsError&) {  // all segments are full
-                        std::this_thread::yield();
-                    }
+                while (!put_note(words, {p, k, size},
+                                 k % 3 ? soon() : deadline::after(std::chrono::milliseconds(1)))) {
                 }
                 (void)ring->qsize();
             }
