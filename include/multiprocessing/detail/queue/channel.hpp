@@ -17,9 +17,9 @@
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/sendable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/queue/loans.hpp>
 #include <multiprocessing/detail/queue/receive_buffer.hpp>
 #include <multiprocessing/detail/ring/ring.hpp>
+#include <multiprocessing/detail/shm/loans.hpp>
 
 namespace multiprocessing::detail {
 

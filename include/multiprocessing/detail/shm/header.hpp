@@ -13,7 +13,13 @@
 namespace multiprocessing::detail {
 
 /// What a region holds.
-enum class region_kind : std::uint16_t { message_ring = 1, pool_board = 2 };
+enum class region_kind : std::uint16_t {
+    message_ring = 1,
+    pool_board = 2,
+    synchronization = 3,
+    shared_data = 4,
+    connection = 5,
+};
 
 using region_id = std::array<std::uint64_t, 2>;
 
