@@ -10,39 +10,18 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <string>
 #include <utility>
 
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "pool_lab.hpp"
+#include "support/own_clock.hpp"
 
 namespace {
 
 using namespace test;
-
-/// The victim's clock moves by so many nanoseconds a look: its instructions are the same each time.
-std::int64_t clock_step = 0, clock_now = 0;
-
-void own_clock(std::int64_t step) {
-    clock_now = deadline::clock();
-    clock_step = step;
-}
-
-}  // namespace
-
-/// In the place of the C library's.
-extern "C" int clock_gettime(clockid_t id, timespec* to) noexcept {
-    if (clock_step == 0) return static_cast<int>(::syscall(SYS_clock_gettime, id, to));
-    clock_now += clock_step;
-    *to = deadline::to_timespec(clock_now);
-    return 0;
-}
-
-namespace {
 
 constexpr std::int64_t microsecond = 1000, flushes_each_item = 60 * microsecond;
 constexpr std::int64_t long_enough = 3'600'000'000'000;

@@ -10,5 +10,7 @@ int main(int argc, char** argv) {
     test::ring_lab<multiprocessing::detail::ring_steps> lab;
     test::kill_sweep sweep(argc, argv);
     for (auto& s : test::all_scenarios(lab)) sweep.add(std::move(s));
+    test::ring_lab<test::meddled_steps<>> meddled;
+    for (auto& s : test::lookout_scenarios(meddled)) sweep.add(std::move(s));
     return sweep.run();
 }

@@ -76,6 +76,10 @@ struct commit_before_slot : ring_steps {
     }
 };
 
+struct nothing_passed_on : ring_steps {
+    static constexpr bool passes_on = false;
+};
+
 int hidden = 0;
 
 template <class Steps, class Group>
@@ -127,6 +131,9 @@ int main(int, char** argv) {
     plant<wake_behind_commit>("wake_behind_commit", get, "get: full, a putter asleep, one outside");
     plant<wake_behind_commit>("wake_behind_commit", join, "task_done: the last, two in join");
     plant<bell_after_commit>("bell_after_commit", bell, "put: rings a known bell");
+    plant<meddled_steps<nothing_passed_on>>(
+        "nothing_passed_on", [](auto& lab) { return lookout_scenarios(lab); },
+        "get: spins beside a sleeper, two come");
     std::printf("planted bugs not found: %d\n", hidden);
     return hidden != 0;
 }

@@ -5,9 +5,12 @@
 /// What is killed: every operation of the ring in every state that it treats differently, with
 /// others asleep where it wakes them. In groups, so that a planted bug instantiates what finds it.
 
+#include <cstdint>
+#include <functional>
 #include <thread>
 
 #include "ring_lab.hpp"
+#include "support/own_clock.hpp"
 
 namespace test {
 
@@ -780,6 +783,86 @@ scenarios bell_scenarios(Lab& lab) {
         }).detach();
         eventually([&] { return (lab.q().shared().put.committed.word & mpd::gate::sleeper) != 0; });
     };
+    return all;
+}
+
+/// What happens in the middle of a spin, or right behind a commit: in the process that is killed,
+/// so that it happens at the same instruction each time.
+template <class Base = mpd::ring_steps>
+struct meddled_steps : Base {
+    static inline std::function<void()> at_second_look, behind_commit;
+    static inline int looks = 0;
+
+    static void meddle() {
+        at_second_look = behind_commit = nullptr;
+        looks = 0;
+    }
+    static constexpr multiprocessing::duration longest_spin =
+        1min;  // a step takes longer than a real one
+    static void spins() {
+        if (++looks == 2 && at_second_look) at_second_look();
+    }
+    template <class TooEarly>
+    static void commit(mpd::gate& g, mpd::position p, int wake, TooEarly early) noexcept {
+        Base::commit(g, p, wake, early);
+        if (behind_commit) behind_commit();
+    }
+};
+
+/// lookout.hpp: one spins while another one sleeps.
+template <class Steps>
+scenarios lookout_scenarios(ring_lab<Steps>& lab) {
+    scenarios all;
+    const auto add = [&](const char* name, auto prepare, auto operation, int survivor) {
+        all.push_back({.name = name,
+                       .reset =
+                           [&lab](bystanders& others) {
+                               lab.ready(5, 64);
+                               lab.fresh();
+                               Steps::meddle();
+                               others.spawn_asleep([&lab] { return lab.getter(); });
+                           },
+                       .prepare =
+                           [prepare] {
+                               own_clock(100);  // a step takes longer than a real spin
+                               prepare();
+                           },
+                       .operation =
+                           [&lab, operation] {
+                               operation();
+                               lab.sh().go = 1;
+                           },
+                       .check = [&lab, survivor]() -> int {
+                           // Without a kill nobody depends on a further put.
+                           if (lab.sh().go == 1 && survivor != 0 &&
+                               !eventually([&] { return lab.sh().got == 1; }, lab.soon))
+                               return getter_asleep;
+                           lab.q().shared().get.spinners.leave(INT64_MAX);
+                           lab.put(40);
+                           if (!eventually([&] { return lab.sh().got == 1; }, lab.soon))
+                               return getter_asleep;
+                           if (survivor != 0 && lab.sh().go == 1 && lab.sh().seen[survivor] != 1)
+                               return lost_another;
+                           return lab.finish({40});
+                       }});
+    };
+    const auto get = [&lab] { lab.get_box(); };
+    const auto put = [&lab] { lab.put_ready(); };
+    add(
+        "get: spins beside a sleeper, one comes", [put] { Steps::at_second_look = put; }, get, 0);
+    add(
+        "get: spins beside a sleeper, two come",
+        [&lab, put] { Steps::at_second_look = [&lab, put] { put(), lab.put(6); }; }, get, 6);
+    add(
+        "put: one spins beside a sleeper",
+        [&lab] { lab.q().shared().get.spinners.enter(INT64_MAX); }, put, 0);
+    add(
+        "put: one spins beside a sleeper, and leaves",
+        [&lab] {
+            lab.q().shared().get.spinners.enter(INT64_MAX);
+            Steps::behind_commit = [&lab] { lab.q().shared().get.spinners.leave(INT64_MAX); };
+        },
+        put, 5);
     return all;
 }
 

@@ -19,6 +19,7 @@
 ///     put.gate, map, laid, top, limit, bells    the holder of put.lock
 ///     get.gate                                  the holder of get.lock
 ///     done                                      the holder of done_lock
+///     get.spinners                              getters that wait (lookout.hpp, with its kills)
 ///     put.seen, get.seen                        the holder of that side's lock (a cache of the
 ///         other side's gate; a torn one is made of old true values, hence only conservative)
 ///
@@ -46,7 +47,7 @@
 ///          K7  behind it: taken; this message is lost with its getter
 ///     wait K8  the room's holder, awake or asleep: the robust room tells one of those outside, who
 ///              looks for himself; a sleeper bit left behind costs one needless wake
-///          K9  one outside the room: nothing stays
+///          K9  one outside the room: nothing stays; while it spins, lookout.hpp's K1 to K3
 ///     shrink K10  between top, punch and limit: punched again
 ///     done K11  as put: the commit wakes, or nothing happened
 /// A process that is stopped while it waits holds the room: while it is stopped, each message may
@@ -61,6 +62,7 @@
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/ring/gate.hpp>
+#include <multiprocessing/detail/ring/lookout.hpp>
 #include <multiprocessing/detail/shm/header.hpp>
 
 namespace multiprocessing::detail {
@@ -90,6 +92,7 @@ struct ring_side {
     position seen;
     alignas(line_pair) gate committed;
     alignas(line_pair) robust_mutex room;  // of those that wait, its holder alone sleeps
+    lookout spinners;                      // the getters' alone
 };
 
 /// A process that polls: it made a pipe, and those who put open that by /proc/<pid>/fd/<fd>.

@@ -50,6 +50,8 @@ struct ring_steps {
     static constexpr bool marks_skipped = true;
     static constexpr bool marks_growth = true;
     static constexpr bool keeps_room = true;
+    static constexpr bool passes_on = true;
+    static void spins() noexcept {}
     template <class TooEarly>
     static void commit(gate& g, position p, int wake, TooEarly too_early) noexcept {
         g.commit(p, wake, too_early);
@@ -147,7 +149,7 @@ public:
             const auto still_full = [&](position head) {
                 return is_full(shared_->put.committed.read().at, head, need);
             };
-            if (!wait(shared_->get.committed, shared_->put.room, room, until, still_full, false))
+            if (!wait(shared_->get.committed, shared_->put.room, room, until, still_full, nullptr))
                 return false;
         }
     }
@@ -158,6 +160,7 @@ public:
     /// \return false if the deadline came
     template <class Visit>
     bool get(deadline until, Visit visit) {
+        relay duty{*this};  // first, so that its end comes behind the room's
         held room;
         for (bool waited = false;; waited = true) {
             check_open();
@@ -184,7 +187,8 @@ public:
             const auto still_empty = [&](position tail) {
                 return shared_->get.committed.read().at.bytes >= tail.bytes;
             };
-            if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty, true))
+            if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty,
+                      &duty.owed))
                 return false;
             prefetch(at);  // comes over while we take the lock
         }
@@ -387,7 +391,11 @@ private:
                 bells_.ring(*shared_);
         };
         if constexpr (Steps::rings_before_commit) ring();
-        Steps::commit(shared_->put.committed, {at + need, tail.count + 1}, 1, [] { return false; });
+        bool unwoken = false;
+        Steps::commit(shared_->put.committed, {at + need, tail.count + 1}, 1,
+                      [&] { return unwoken = shared_->get.spinners.manned(); });
+        if (unwoken && !shared_->get.spinners.manned())  // I2 of lookout.hpp
+            futex_wake(shared_->put.committed.word, 1);
         if constexpr (!Steps::rings_before_commit) ring();
         if constexpr (!Steps::copies_before_commit) copy();
     }
@@ -517,7 +525,8 @@ private:
     /// By a getter that waited in vain: one segment a hold, until something else is to be done.
     template <class Enough>
     void give_back_all(Enough enough) {
-        for (bool more = true; more && !enough() && !closed_.load(std::memory_order_acquire);) {
+        bool more = shared_->limit.load(std::memory_order_relaxed) > kept_segments;  // a guess
+        while (more && !enough() && !closed_.load(std::memory_order_acquire)) {
             held lock;
             if (!lock.try_lock(shared_->put.lock)) return;
             shared_->put.seen = shared_->get.committed.read().at;
@@ -538,17 +547,16 @@ private:
 
     /// Returns true once it may be worth looking again, false when the deadline came. The room,
     /// once taken, stays with the caller until his operation is over: then the next one looks.
+    /// \param owed  of a getter, null for a putter: set if he is to wake_next() in the end
     template <class Blocked>
     bool wait(gate& other, robust_mutex& mutex, held& room, deadline until, Blocked blocked,
-              bool getter) {
+              bool* owed) {
         if (until.is_at_once()) return false;
         if (!room) {
             // For a getter of small messages a putter that is faster should sleep, and let a good
             // part of the window be emptied.
             const std::uint64_t copied = last_need_.load(std::memory_order_relaxed);
-            if ((getter || copied >= large) &&
-                spin_(copied, [&] { return !blocked(other.read().at); }))
-                return true;
+            if ((owed || copied >= large) && spin(other, copied, blocked, owed)) return true;
             ::sched_yield();
             if (!blocked(other.read().at)) return true;
             spin_.sleeps();
@@ -556,21 +564,58 @@ private:
             if (!room.lock(mutex, deadline::earlier(until, deadline::after(patience)), patience))
                 return true;
         }
+        if (owed) shared_->get.spinners.lie_down();
         gate::view now = other.read();
         if (!blocked(now.at)) return true;
         if (until.passed()) return false;
-        if (getter && shared_->limit.load(std::memory_order_relaxed) > kept_segments) {
-            const deadline soon = deadline::after(patience);
-            if (soon < until) {
-                if (sleep(other, now.word, soon)) return leave(room);
-                give_back_all([&] { return !blocked(other.read().at) || until.passed(); });
-                now = other.read();
-                if (!blocked(now.at)) return true;
-            }
+        const deadline soon = deadline::after(patience);
+        if (owed && soon < until) {
+            if (sleep(other, now.word, soon)) return leave(room);
+            give_back_all([&] { return !blocked(other.read().at) || until.passed(); });
+            if (!shared_->get.spinners.bar()) return leave(room);
+            now = other.read();
+            if (!blocked(now.at)) return true;
         }
         sleep(other, now.word, until);
         return leave(room);
     }
+
+    /// Outside the room. \return whether it may be worth looking again
+    template <class Blocked>
+    bool spin(gate& other, std::uint64_t copied, Blocked blocked, bool* owed) {
+        const auto ready = [&] {
+            Steps::spins();
+            return !blocked(other.read().at);
+        };
+        std::int64_t manned = 0;  // until then
+        const bool came = spin_(copied, ready, [&](std::int64_t end) {
+            // relaxed: a guess. With nobody asleep no putter looks there.
+            if (owed && other.word.load(std::memory_order_relaxed) & gate::sleeper &&
+                shared_->get.spinners.enter(end))
+                manned = end;
+        });
+        if (manned == 0) return came;
+        shared_->get.spinners.leave(manned);
+        // I2 of lookout.hpp: what is read from here on is what this load sees, or newer.
+        (void)other.word.load(std::memory_order_seq_cst);
+        return *owed = !blocked(other.read().at);
+    }
+
+    /// I3 of lookout.hpp.
+    struct relay {
+        basic_ring& ring;
+        bool owed = false;  // while it spun somebody may not have been woken
+
+        explicit relay(basic_ring& of) : ring(of) {}
+        relay(const relay&) = delete;
+        relay& operator=(const relay&) = delete;
+        ~relay() {
+            if (!Steps::passes_on || !owed) return;
+            gate& tail = ring.shared_->put.committed;
+            if (tail.read().at.bytes != ring.shared_->get.committed.read().at.bytes)
+                futex_wake(tail.word, 1);
+        }
+    };
 
     static bool leave(held& room) noexcept {
         if (!Steps::keeps_room) room.unlock();

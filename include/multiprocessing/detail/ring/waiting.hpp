@@ -28,9 +28,10 @@ public:
 
     /// \param bytes  that the partner may be copying: that takes some 1/16 ns a byte, and to wake a
     ///     sleeper takes as long as to copy a megabyte
+    /// \param begin  told until when this spins, if it does at all
     /// \return whether `ready()` came true
-    template <class Ready>
-    bool operator()(std::uint64_t bytes, Ready ready) {
+    template <class Ready, class Begin>
+    bool operator()(std::uint64_t bytes, Ready ready, Begin begin) {
         if (most_ == 0) return false;
         const int misses = misses_.load(relaxed);
         const bool tries_again = misses >= next_try;
@@ -41,6 +42,7 @@ public:
         const std::int64_t most = most_ + static_cast<std::int64_t>(std::min(bytes, largest) / 16);
         const std::int64_t end =
             deadline::clock() + (tries_again ? most + wake_up : most >> misses);
+        begin(end);
         do {
             for (int i = 0; i < 4; ++i) {
                 if (ready()) {
@@ -52,6 +54,11 @@ public:
         } while (deadline::clock() < end);
         misses_.store(tries_again ? given_up : misses + 1, relaxed);
         return false;
+    }
+
+    template <class Ready>
+    bool operator()(std::uint64_t bytes, Ready ready) {
+        return (*this)(bytes, ready, [](std::int64_t) {});
     }
 
     /// The wait will end by a wake-up.
