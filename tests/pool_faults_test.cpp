@@ -453,20 +453,21 @@ TEST_CASE("Pool: terminate ends 10,000 queued tasks and one that blocks every si
 }
 
 TEST_CASE("Pool: its workers end with a killed parent", "[pool][crash]") {
+    constexpr std::size_t workers = 64;
     mp::Queue<pid_t> pids;
     mp::Process parent([&] {
-        mp::Pool pool(4);
+        mp::Pool pool(workers);
         pids.put(::getpid());
         pool.map(
             [](mp::Queue<pid_t> q) {
                 q.put(::getpid());
                 for_ever();
             },
-            std::vector<mp::Queue<pid_t>>(4, pids), {.chunksize = 1});
+            std::vector<mp::Queue<pid_t>>(workers, pids), {.chunksize = 1});
     });
     parent.start();
     std::vector<mp::detail::unique_fd> ends;
-    for (int i = 0; i < 5; ++i) ends.push_back(mp::detail::open_pidfd(pids.get()));
+    for (std::size_t i = 0; i <= workers; ++i) ends.push_back(mp::detail::open_pidfd(pids.get()));
     parent.kill();
     parent.join();
     for (const auto& end : ends)

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
@@ -301,6 +302,22 @@ TEST_CASE("Pool: the initializer runs once in each worker, maxtasksperchild repl
         CHECK(ran.size() >= 10);
     }
     CHECK(made.qsize() >= 10);
+}
+
+TEST_CASE("Pool: may be closed at any moment of its start", "[pool]") {
+    const test::no_leaks leaks;
+    for (int round = 0; round < 60; ++round) {  // no worker is there yet, some are, all are
+        mp::Pool pool(3);
+        std::this_thread::sleep_for(std::chrono::microseconds(round * 40));
+        if (round % 3 == 2) CHECK(pool.apply(square, round) == round * round);
+        if (round % 6 == 5) pool.terminate();
+    }
+    mp::Queue<pid_t> made;
+    {
+        mp::Pool pool(mp::PoolOptions{.processes = 3,
+                                      .initializer = [made]() mutable { made.put(::getpid()); }});
+    }
+    CHECK(made.qsize() == 3);
 }
 
 TEST_CASE("Pool: worker_local is one object in each worker", "[pool]") {

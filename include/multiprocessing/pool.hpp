@@ -432,12 +432,13 @@ public:
 
 /// Worker processes that call functions.
 ///
-/// The workers are forked now, by a supervisor process that replaces them when they die; all of
-/// them end with this process, even if it is killed. A worker that dies (signal, exit, out of
-/// memory) ends the item that it was at, with WorkerCrashed, and nothing else: items of its chunk
-/// that were done keep their results, the others run elsewhere, none twice. If the supervisor is
-/// killed, every call throws PoolBroken. Workers ignore SIGINT, have the default for every other
-/// signal, and read nothing from stdin.
+/// A supervisor process is forked now. It forks the workers, with the first task or a millisecond
+/// later, and replaces them when they die; all of them have the memory of this moment, and end with
+/// this process, even if it is killed. A worker that dies (signal, exit, out of memory) ends the
+/// item that it was at, with WorkerCrashed, and nothing else: items of its chunk that were done
+/// keep their results, the others run elsewhere, none twice. If the supervisor is killed, every
+/// call throws PoolBroken. Workers ignore SIGINT, have the default for every other signal, and read
+/// nothing from stdin.
 ///
 /// Threads: any number may use a pool at once; who waits for a result collects for all. Callbacks
 /// run one at a time, in the order of completion, and may use the pool.

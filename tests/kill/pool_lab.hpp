@@ -270,9 +270,9 @@ public:
     void terminate() override {}
 
     mpd::pool_board& board() { return board_; }
-    mpd::message_ring& tasks() { return *tasks_; }
+    mpd::pool_ring& tasks() { return *tasks_; }
     const auto& all_results() { return results_; }
-    mpd::message_ring& results(std::uint32_t w) { return *results_[w]; }
+    mpd::pool_ring& results(std::uint32_t w) { return *results_[w]; }
     void stop() { tasks_->put({}, mpd::stop_message, deadline::never()); }
     using ring_back::drain;
     using ring_back::judge;
@@ -333,7 +333,7 @@ public:
     void fresh_supervisor() {
         std::fflush(stdout);  // its workers end as processes do, with what is in the buffer
         fresh();
-        reports_ = mpd::message_ring::create("mp:test reports");
+        reports_ = mpd::pool_ring::create("mp:test reports");
         int ends[2];
         if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
             give_up("socketpair");
@@ -519,7 +519,7 @@ private:
 
     std::unique_ptr<lab_back> back_;
     std::unique_ptr<answer_book> book_;
-    std::shared_ptr<mpd::message_ring> reports_;
+    std::shared_ptr<mpd::pool_ring> reports_;
     mpd::unique_fd orders_[2];
     std::unique_ptr<mpd::pool_plan> plan_;
     std::unique_ptr<lab_supervisor> supervisor_;

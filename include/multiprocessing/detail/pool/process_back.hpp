@@ -46,7 +46,7 @@ class process_back final : public ring_back<When> {
 public:
     explicit process_back(process_back_options options)
         : base(options.processes),
-          reports_(message_ring::create("mp:Pool reports")),
+          reports_(pool_ring::create("mp:Pool reports")),
           init_timeout_(options.init_timeout) {
         int ends[2];
         call("socketpair for a pool",
@@ -79,6 +79,13 @@ public:
             terminate();
         } catch (...) {  // gone already
         }
+    }
+
+    void send(const task_header& task, pieces bytes) override {
+        if (!started_.load(std::memory_order_relaxed) &&  // to order it twice does no harm
+            !started_.exchange(true, std::memory_order_relaxed))
+            order({supervisor_order::start, 0, 0, 0, 0});
+        base::send(task, bytes);
     }
 
     bool arrest(task_id task) override {
@@ -117,7 +124,6 @@ public:
     void finish() override {
         over_ = true;
         order({supervisor_order::finish, 0, 0, 0, 0});
-        send_stops();
         {
             const std::lock_guard lock(ordering_);
             orders_.reset();
@@ -163,12 +169,12 @@ private:
         order({supervisor_order::acknowledge, w, report.incarnation, 0, 0});
     }
 
-    std::shared_ptr<message_ring> reports_;
+    std::shared_ptr<pool_ring> reports_;
     duration init_timeout_;
     unique_fd orders_;
     std::mutex ordering_;
     std::unique_ptr<Process> supervisor_;
-    std::atomic<bool> over_{false};
+    std::atomic<bool> over_{false}, started_{false};
 };
 
 }  // namespace multiprocessing::detail

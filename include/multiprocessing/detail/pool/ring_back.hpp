@@ -39,11 +39,11 @@ class ring_back : public pool_back {
 public:
     explicit ring_back(std::size_t workers)
         : board_(static_cast<std::uint32_t>(workers)),
-          tasks_(message_ring::create("mp:Pool tasks")),
+          tasks_(pool_ring::create("mp:Pool tasks")),
           facts_(workers),
           delivered_(2 * workers) {
         for (std::size_t i = 0; i < workers; ++i)
-            results_.push_back(message_ring::create("mp:Pool results"));
+            results_.push_back(pool_ring::create("mp:Pool results"));
     }
 
     std::size_t workers() const override { return results_.size(); }
@@ -179,8 +179,8 @@ protected:
     }
 
     pool_board board_;
-    std::shared_ptr<message_ring> tasks_;
-    std::vector<std::shared_ptr<message_ring>> results_;
+    std::shared_ptr<pool_ring> tasks_;
+    std::vector<std::shared_ptr<pool_ring>> results_;
     mutable std::mutex about_;
     std::vector<worker_facts> facts_;  // under about_: of incarnations that ended
 

@@ -6,9 +6,9 @@
 /// reports deaths.
 ///
 /// It is a process with one thread and the memory of the moment when the pool was made, so a
-/// replacement is never forked from a program full of threads and held locks. It takes no lock that
-/// a worker can hold: a stopped worker can't stop it. The workers are its daemons: they die with
-/// it, and it with the parent.
+/// replacement is never forked from a program full of threads and held locks. Until it is to finish
+/// it takes no lock that a worker can hold: a stopped worker can't stop it. The workers are its
+/// daemons: they die with it, and it with the parent.
 
 #include <algorithm>
 #include <cerrno>
@@ -43,7 +43,8 @@ struct supervisor_order {
         acknowledge = 1,  // worker, incarnation: its slot and ring were read
         arrest = 2,       // worker, incarnation, word: kill it if it still runs that task
         watch = 3,        // word: items may have timeouts as short as this, in ns
-        finish = 4,       // don't replace those that end; end when all did
+        finish = 4,       // all is answered: stop the workers, replace none, end when all did
+        start = 5,        // the first task is on its way
     };
     kind what;
     std::uint32_t worker, incarnation, reserved;  // arrest: the low 16 bits
@@ -61,9 +62,9 @@ struct death_report {
 
 struct pool_plan {
     const pool_board& board;
-    message_ring& tasks;
-    const std::vector<std::shared_ptr<message_ring>>& results;
-    message_ring& reports;
+    pool_ring& tasks;
+    const std::vector<std::shared_ptr<pool_ring>>& results;
+    pool_ring& reports;
     int orders;
     std::string name;
     std::uint64_t most_items;
@@ -110,7 +111,7 @@ public:
 
     void run() {
         reset_signals();
-        for (std::uint32_t w = 0; w < workers_.size(); ++w) start(w);
+        if (!start_all()) return;
         std::vector<pollfd> fds;
         while (!(finishing_ && alive_ == 0)) {
             fds.assign(1, pollfd{orders_end_ ? -1 : plan_.orders, POLLIN, 0});
@@ -127,11 +128,26 @@ public:
 
 protected:  // what run() is made of, for tests that kill it in each
     static constexpr int most_failed_starts = 8;
+    static constexpr duration head_start = std::chrono::milliseconds(1);
 
     struct seat {
         std::unique_ptr<Process> process;
         std::uint32_t incarnation = 0, acknowledged = 0;
     };
+
+    /// With the first task, or soon; as long as the pool is not closed with all done, since a
+    /// worker of a large program costs tens of milliseconds. With an initializer, whose effects may
+    /// be wanted, now and all. \return false if the parent has gone
+    bool start_all() {
+        const bool need = plan_.initializer != nullptr;
+        if (!need) wait_readable(plan_.orders, deadline::after(head_start));
+        for (std::uint32_t w = 0; w < workers_.size(); ++w) {
+            if (!need && !read_orders()) return false;
+            if (finishing_) break;
+            start(w);
+        }
+        return true;
+    }
 
     void start(std::uint32_t w) {
         seat& s = workers_[w];
@@ -141,7 +157,6 @@ protected:  // what run() is made of, for tests that kill it in each
                                .daemon = true,
                                .limits = plan_.limits};
         auto process = std::make_unique<Process>(std::move(options), [this, w, incarnation] {
-            reset_signals();
             ::close(plan_.orders);
             if (plan_.pin) pin(w);
             if (const int code = work({plan_.board, plan_.tasks, *plan_.results[w], w, incarnation,
@@ -165,7 +180,8 @@ protected:  // what run() is made of, for tests that kill it in each
             ++failed_starts_;
         else
             failed_starts_ = 0;
-        report({death_report::died, w, s.incarnation, *s.process->pid(), *code});
+        if (!finishing_)  // else nobody reads it
+            report({death_report::died, w, s.incarnation, *s.process->pid(), *code});
         s.process.reset();
         --alive_;
         if (life == init_failed || life == init_slow || failed_starts_ >= most_failed_starts) {
@@ -222,7 +238,22 @@ protected:  // what run() is made of, for tests that kill it in each
                 break;
             case supervisor_order::finish:
                 finishing_ = true;
+                stop_all();
                 break;
+            case supervisor_order::start:
+                break;
+        }
+    }
+
+    /// A message for each. A worker that was stopped while it held the ring's lock delays this: it
+    /// is to be waited for in any case.
+    void stop_all() {
+        try {
+            for (std::size_t i = 0; i < alive_; ++i)
+                plan_.tasks.put({}, stop_message, deadline::never());
+        } catch (...) {  // no memory for messages
+            for (const seat& s : workers_)
+                if (s.process) s.process->kill();
         }
     }
 
