@@ -22,6 +22,7 @@
 
 #include <sys/types.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/bind.hpp>
 #include <multiprocessing/detail/pool/calls.hpp>
 #include <multiprocessing/detail/pool/front.hpp>
@@ -75,6 +76,7 @@ struct MapOptions {
 namespace detail {
 
 /// The calls of Pool and ThreadPool.
+template <compiled = compiled::when_used>
 class pool_calls {
 public:
     pool_calls(const pool_calls&) = delete;
@@ -180,7 +182,7 @@ protected:
         : timeout_(timeout),
           retries_(retries),
           unwinding_(std::uncaught_exceptions()),
-          front_(std::make_shared<pool_front>(std::move(back), std::move(name))) {}
+          front_(std::make_shared<pool_front<>>(std::move(back), std::move(name))) {}
     ~pool_calls() {
         try {
             if (std::uncaught_exceptions() > unwinding_) front_->terminate();
@@ -190,7 +192,7 @@ protected:
         }
     }
 
-    pool_front& front() const noexcept { return *front_; }
+    pool_front<>& front() const noexcept { return *front_; }
 
     static std::string name_or(std::string name, const char* kind) {
         static std::atomic<unsigned> made{0};
@@ -324,7 +326,7 @@ private:
     std::int64_t timeout_;
     std::size_t retries_;
     int unwinding_;
-    std::shared_ptr<pool_front> front_;
+    std::shared_ptr<pool_front<>> front_;
 };
 
 /// What mp::map sends instead of the callable and the items, which its workers inherited.
@@ -364,29 +366,18 @@ struct indices {
     std::size_t size() const noexcept { return count; }
 };
 
-}  // namespace detail
+/// What Pool adds to the calls.
+template <compiled When = compiled::when_used>
+class process_pool : public pool_calls<When> {
+    using base = pool_calls<When>;
+    using base::front, base::name_or;
 
-/// Worker processes that call functions.
-///
-/// The workers are forked now, by a supervisor process that replaces them when they die; all of
-/// them end with this process, even if it is killed. A worker that dies (signal, exit, out of
-/// memory) ends the item that it was at, with WorkerCrashed, and nothing else: items of its chunk
-/// that were done keep their results, the others run elsewhere, none twice. If the supervisor is
-/// killed, every call throws PoolBroken. Workers ignore SIGINT, have the default for every other
-/// signal, and read nothing from stdin.
-///
-/// Threads: any number may use a pool at once; who waits for a result collects for all. Callbacks
-/// run one at a time, in the order of completion, and may use the pool.
-/// Processes: the one that made it; in a forked child every call throws ProcessError, and the
-/// destructor does nothing.
-class MP_EXPORT Pool : public detail::pool_calls {
 public:
     /// \param processes  0: cpu_count()
     /// \throws OsError if the kernel refuses memory, descriptors or the fork
-    explicit Pool(std::size_t processes = 0) : Pool(PoolOptions{.processes = processes}) {}
-    explicit Pool(PoolOptions options) : Pool(complete(std::move(options)), 0) {}
-    /// close() and join(); if an exception leaves the pool's scope, terminate() and join().
-    ~Pool() = default;
+    explicit process_pool(std::size_t processes = 0)
+        : process_pool(PoolOptions{.processes = processes}) {}
+    explicit process_pool(PoolOptions options) : process_pool(complete(std::move(options)), 0) {}
 
     std::size_t processes() const { return front().back().workers(); }
     /// Of those that are there now: fewer than processes() while one starts or is replaced.
@@ -404,37 +395,68 @@ public:
 private:
     static PoolOptions complete(PoolOptions options) {
         if (options.processes == 0) options.processes = cpu_count();
-        if (options.processes > detail::pool_board::most_workers)
+        if (options.processes > pool_board::most_workers)
             throw Error("a pool of " + std::to_string(options.processes) + " processes: at most " +
-                        std::to_string(detail::pool_board::most_workers));
+                        std::to_string(pool_board::most_workers));
         options.name = name_or(std::move(options.name), "Pool");
-        detail::module_table::get();  // the workers inherit it
+        module_table::get();  // the workers inherit it
         return options;
     }
-    Pool(PoolOptions options, int)
-        : pool_calls(std::make_unique<detail::process_back>(detail::process_back_options{
-                         options.processes, options.name, options.maxtasksperchild,
-                         options.task_timeout.value_or(duration::zero()),
-                         options.initializer_timeout.value_or(duration::zero()), options.limits,
-                         options.pin_workers, std::move(options.initializer)}),
-                     options.name, options.task_timeout.value_or(duration::zero()).count(),
-                     options.retries) {}
+    process_pool(PoolOptions options, int)
+        : base(std::make_unique<process_back<>>(process_back_options{
+                   options.processes, options.name, options.maxtasksperchild,
+                   options.task_timeout.value_or(duration::zero()),
+                   options.initializer_timeout.value_or(duration::zero()), options.limits,
+                   options.pin_workers, std::move(options.initializer)}),
+               options.name, options.task_timeout.value_or(duration::zero()).count(),
+               options.retries) {}
+};
+
+/// What ThreadPool adds to the calls.
+template <compiled When = compiled::when_used>
+class thread_pool : public pool_calls<When> {
+    using base = pool_calls<When>;
+
+public:
+    /// \param processes  threads; 0: cpu_count()
+    /// \param initializer  called once in each thread; if it throws, the pool is broken
+    explicit thread_pool(std::size_t processes = 0, std::function<void()> initializer = {})
+        : base(std::make_unique<thread_back<>>(processes != 0 ? processes : cpu_count(),
+                                               std::move(initializer)),
+               base::name_or({}, "ThreadPool"), 0, 0) {}
+
+    std::size_t processes() const { return this->front().back().workers(); }
+};
+
+}  // namespace detail
+
+/// Worker processes that call functions.
+///
+/// The workers are forked now, by a supervisor process that replaces them when they die; all of
+/// them end with this process, even if it is killed. A worker that dies (signal, exit, out of
+/// memory) ends the item that it was at, with WorkerCrashed, and nothing else: items of its chunk
+/// that were done keep their results, the others run elsewhere, none twice. If the supervisor is
+/// killed, every call throws PoolBroken. Workers ignore SIGINT, have the default for every other
+/// signal, and read nothing from stdin.
+///
+/// Threads: any number may use a pool at once; who waits for a result collects for all. Callbacks
+/// run one at a time, in the order of completion, and may use the pool.
+/// Processes: the one that made it; in a forked child every call throws ProcessError, and the
+/// destructor does nothing.
+class MP_EXPORT Pool : public detail::process_pool<> {
+public:
+    using process_pool::process_pool;
+    /// close() and join(); if an exception leaves the pool's scope, terminate() and join().
+    ~Pool() = default;
 };
 
 /// The same calls over threads of this process, for code that waits more than it computes:
 /// arguments and results travel serialized as in a Pool, so one can be put in the other's place.
 /// A crash ends the program, and nothing stops a running item: cancel() of it returns false.
-class MP_EXPORT ThreadPool : public detail::pool_calls {
+class MP_EXPORT ThreadPool : public detail::thread_pool<> {
 public:
-    /// \param processes  threads; 0: cpu_count()
-    /// \param initializer  called once in each thread; if it throws, the pool is broken
-    explicit ThreadPool(std::size_t processes = 0, std::function<void()> initializer = {})
-        : pool_calls(std::make_unique<detail::thread_back>(processes != 0 ? processes : cpu_count(),
-                                                           std::move(initializer)),
-                     name_or({}, "ThreadPool"), 0, 0) {}
+    using thread_pool::thread_pool;
     ~ThreadPool() = default;
-
-    std::size_t processes() const { return front().back().workers(); }
 };
 
 /// The results of `callable(item)` for every item, in order, from workers forked for this call: so

@@ -261,7 +261,7 @@ private:
 };
 
 /// A back whose workers the test starts.
-class lab_back final : public mpd::ring_back {
+class lab_back final : public mpd::ring_back<> {
 public:
     explicit lab_back(std::size_t workers) : ring_back(workers) {}
     bool arrest(mpd::task_id) override { return false; }
@@ -279,7 +279,7 @@ public:
 };
 
 /// Its steps one by one, in the process that is killed.
-class lab_supervisor final : public mpd::supervisor {
+class lab_supervisor final : public mpd::supervisor<> {
 public:
     using supervisor::arrest_overdue;
     using supervisor::read_orders;

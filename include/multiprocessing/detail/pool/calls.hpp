@@ -223,7 +223,7 @@ F take_callable(std::span<const std::byte>& from) {
 
 /// Sends a result of type R.
 template <class R>
-void give(task_output& out, const R& value) {
+void give(task_output<>& out, const R& value) {
     if constexpr (flat<R>) {
         out.flat(&value, sizeof value);
     } else {
@@ -233,7 +233,7 @@ void give(task_output& out, const R& value) {
 }
 
 template <class Call>
-void run_item(task_output& out, Call call) {
+void run_item(task_output<>& out, Call call) {
     out.begin();
     try {
         if constexpr (std::is_void_v<decltype(call())>) {
@@ -251,8 +251,8 @@ void run_item(task_output& out, Call call) {
 /// Calls F with each item of a task: f(item).
 template <class F, class Item>
 struct map_thunk {
-    using output = task_output;
-    static void invoke(std::span<const std::byte> bytes, task_output& out) {
+    using output = task_output<>;
+    static void invoke(std::span<const std::byte> bytes, task_output<>& out) {
         F callable = take_callable<F>(bytes);
         while (out.left() != 0 && !out.retires())
             if constexpr (flat<Item>) {
@@ -277,8 +277,8 @@ struct map_thunk {
 /// Calls F with the elements of each item: f(a, b, c).
 template <class F, class... Args>
 struct star_thunk {
-    using output = task_output;
-    static void invoke(std::span<const std::byte> bytes, task_output& out) {
+    using output = task_output<>;
+    static void invoke(std::span<const std::byte> bytes, task_output<>& out) {
         F callable = take_callable<F>(bytes);
         while (out.left() != 0 && !out.retires()) {
             const auto part = take_framed(bytes);

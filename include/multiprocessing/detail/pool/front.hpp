@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/pool/back.hpp>
 #include <multiprocessing/detail/pool/task_log.hpp>
@@ -75,6 +76,7 @@ public:
     std::int64_t submitted = 0;  // CLOCK_MONOTONIC
 };
 
+template <compiled = compiled::when_used>
 class pool_front final : private pool_events {
 public:
     pool_front(std::unique_ptr<pool_back> back, std::string name)
@@ -299,7 +301,7 @@ public:
     }
     void write_trace(const char* path) const {
         require_here();
-        task_log copy = [this] {
+        task_log<> copy = [this] {
             const std::lock_guard lock(mutex_);
             return log_;
         }();
@@ -690,7 +692,7 @@ private:
     std::condition_variable changed_;
     std::vector<entry> table_;
     std::vector<std::uint32_t> free_;
-    task_log log_;              // under mutex_
+    task_log<> log_;            // under mutex_
     std::uint64_t failed_ = 0;  // likewise
     std::uint32_t generations_ = 0;
     std::atomic<std::size_t> out_{0}, jobs_{0};

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/ring_back.hpp>
 #include <multiprocessing/detail/pool/supervisor.hpp>
 #include <multiprocessing/process.hpp>
@@ -36,10 +37,15 @@ struct process_back_options {
     std::function<void()> initializer;
 };
 
-class process_back final : public ring_back {
+template <compiled When = compiled::when_used>
+class process_back final : public ring_back<When> {
+    using base = ring_back<When>;
+    using base::board_, base::drain, base::init_error_, base::init_failure, base::results_,
+        base::send_stops, base::slept_in_vain_, base::tasks_;
+
 public:
     explicit process_back(process_back_options options)
-        : ring_back(options.processes),
+        : base(options.processes),
           reports_(message_ring::create("mp:Pool reports")),
           init_timeout_(options.init_timeout) {
         int ends[2];
@@ -63,7 +69,7 @@ public:
         supervisor_ = std::make_unique<Process>(
             ProcessOptions{.name = options.name + "-Supervisor", .daemon = true}, [&plan, ours] {
                 ::close(ours);  // end of file is the parent's end
-                supervisor(plan).run();
+                supervisor<>(plan).run();
             });
         supervisor_->start();
     }
@@ -89,7 +95,7 @@ public:
     }
 
     bool collect(pool_events& to) override {
-        bool any = ring_back::collect(to);
+        bool any = base::collect(to);
         death_report report{};
         while (reports_->get(deadline::at_once(), [&](std::uint64_t, std::span<const std::byte> b) {
             if (b.size() == sizeof report) std::memcpy(&report, b.data(), sizeof report);
@@ -153,7 +159,7 @@ private:
                           "at fault")));
             return;
         }
-        ring_back::judge(w, report.incarnation, report.pid, report.exitcode, to);
+        base::judge(w, report.incarnation, report.pid, report.exitcode, to);
         order({supervisor_order::acknowledge, w, report.incarnation, 0, 0});
     }
 

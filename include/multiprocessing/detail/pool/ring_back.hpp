@@ -20,6 +20,7 @@
 #include <sched.h>
 
 #include <multiprocessing/detail/archive/exception.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/pool/back.hpp>
 #include <multiprocessing/detail/pool/board.hpp>
@@ -33,6 +34,7 @@ namespace multiprocessing::detail {
 
 /// Tasks go through one ring, the results of each worker through one of its own. What the workers
 /// are, process_back.hpp and thread_back.hpp know.
+template <compiled = compiled::when_used>
 class ring_back : public pool_back {
 public:
     explicit ring_back(std::size_t workers)

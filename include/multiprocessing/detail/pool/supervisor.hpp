@@ -28,6 +28,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/pool/board.hpp>
 #include <multiprocessing/detail/pool/worker.hpp>
@@ -102,6 +103,7 @@ inline void reset_signals() {
     ::signal(SIGPIPE, SIG_IGN);
 }
 
+template <compiled = compiled::when_used>
 class supervisor {
 public:
     explicit supervisor(const pool_plan& plan) : plan_(plan), workers_(plan.board.workers()) {}

@@ -18,6 +18,7 @@
 
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/back.hpp>
 
 namespace multiprocessing {
@@ -50,6 +51,7 @@ struct PoolStats {
 namespace detail {
 
 /// Of tasks that came home: the last `most` of them, and the slowest. One thread at a time.
+template <compiled = compiled::when_used>
 class task_log {
 public:
     /// Items of a task that came home together. Times: CLOCK_MONOTONIC, in nanoseconds.

@@ -14,14 +14,20 @@
 
 #include <unistd.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/ring_back.hpp>
 
 namespace multiprocessing::detail {
 
-class thread_back final : public ring_back {
+template <compiled When = compiled::when_used>
+class thread_back final : public ring_back<When> {
+    using base = ring_back<When>;
+    using base::board_, base::drain, base::init_failure, base::results_, base::send_stops,
+        base::tasks_;
+
 public:
     thread_back(std::size_t threads, std::function<void()> initializer)
-        : ring_back(threads), initializer_(std::move(initializer)) {
+        : base(threads), initializer_(std::move(initializer)) {
         try {
             for (std::uint32_t w = 0; w < threads; ++w)
                 threads_.emplace_back([this, w] { run(w); });
@@ -37,7 +43,7 @@ public:
     void watch(duration) override {}
 
     bool collect(pool_events& to) override {
-        const bool any = ring_back::collect(to);
+        const bool any = base::collect(to);
         if (failed_.exchange(false, std::memory_order_acquire)) {  // (C) its exception is in a ring
             for (std::uint32_t w = 0; w < results_.size(); ++w) drain(w, to);
             to.broken(init_failure(::getpid()));

@@ -23,6 +23,7 @@
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/callable/descriptor.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/board.hpp>
 #include <multiprocessing/detail/process/child.hpp>
 #include <multiprocessing/detail/queue/receive_buffer.hpp>
@@ -40,6 +41,7 @@ enum class frame : std::uint8_t { flat = 1, value = 2, exception = 3 };
 }
 
 /// What a task's thunk runs its items through.
+template <compiled = compiled::when_used>
 class task_output {
 public:
     /// \param most_items  before the worker retires; 0: never
@@ -242,7 +244,8 @@ struct worker_plan {
 };
 
 /// In the worker. \return its exit code
-inline int work(const worker_plan& plan) {
+template <compiled = compiled::when_used>
+int work(const worker_plan& plan) {
     worker_slot& slot = plan.board.slot(plan.worker, plan.incarnation);
     slot.pid.store(static_cast<std::uint32_t>(this_pid()), std::memory_order_release);
     if (plan.initializer) {
@@ -260,8 +263,8 @@ inline int work(const worker_plan& plan) {
     std::uint32_t life = starting;
     if (!slot.life.compare_exchange_strong(life, working, std::memory_order_acq_rel))
         wait_for_death();
-    task_output output(plan.board, plan.results, plan.worker, plan.incarnation, plan.most_items,
-                       plan.killable);
+    task_output<> output(plan.board, plan.results, plan.worker, plan.incarnation, plan.most_items,
+                         plan.killable);
     receive_buffer buffer;
     for (;;) {
         task_header task{};
