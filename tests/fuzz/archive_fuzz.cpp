@@ -34,6 +34,8 @@
 #include <vector>
 
 #include <multiprocessing/detail/archive/exception.hpp>
+#include <cereal/types/polymorphic.hpp>
+
 #include <multiprocessing/detail/archive/memory.hpp>
 
 namespace mp = multiprocessing;

@@ -33,6 +33,8 @@
 #include <variant>
 #include <vector>
 
+#include <cereal/types/polymorphic.hpp>
+
 #include <multiprocessing/detail/archive/memory.hpp>
 
 #include "support/catch.hpp"

@@ -29,8 +29,6 @@
 
 #include <cereal/cereal.hpp>
 #include <cereal/types/atomic.hpp>
-#include <cereal/types/memory.hpp>
-#include <cereal/types/polymorphic.hpp>
 #include <cereal/types/queue.hpp>
 #include <cereal/types/stack.hpp>
 #include <cereal/types/string.hpp>

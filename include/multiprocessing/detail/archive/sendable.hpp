@@ -37,6 +37,7 @@ enum class refused {
     immovable,
     pointer_to_array,
     own_deleter,
+    cereals_pointer,
 };
 
 /// The answer of inspect(), as a type: the reason, and the part that it is about.
@@ -103,14 +104,15 @@ consteval auto inspect_pointer() {
         return verdict<refused::incomplete, T>{};
     else if constexpr (standard<P>)
         return inspect_all<true, Seen...>(typename standard_type<P>::parts{});
-    else if constexpr (std::is_polymorphic_v<T> && std::is_abstract_v<T>)
-        return accepted{};  // cereal finds the class by the name it was registered with
-    else if constexpr (std::is_class_v<T> && functions_of<T> == own_functions::all &&
-                       (std::is_default_constructible_v<T> ||
-                        cereal::traits::has_load_and_construct<T, input_archive>::value))
-        return accepted{};
-    else
+    else if constexpr (!std::is_abstract_v<T> &&
+                       (!std::is_class_v<T> || functions_of<T> != own_functions::all ||
+                        !(std::is_default_constructible_v<T> ||
+                          cereal::traits::has_load_and_construct<T, input_archive>::value)))
         return inspect<true, T, Seen...>();
+    else if constexpr (functions_of<P> == own_functions::all)
+        return accepted{};  // an abstract class cereal finds by the name it was registered with
+    else
+        return verdict<refused::cereals_pointer, P>{};
 }
 
 /// Can a T be a part of a message?
@@ -283,6 +285,10 @@ constexpr void explain() {
                   "multiprocessing: this type can't be sent because it holds a std::unique_ptr "
                   "with a deleter of its own, for which the receiver could not make the object; "
                   "give the class a serialize function");
+    static_assert(Why != refused::cereals_pointer,
+                  "multiprocessing: this type can't be sent because it holds a smart pointer to "
+                  "a class with virtual functions or with load_and_construct, which is cereal's to "
+                  "read and write; include <cereal/types/polymorphic.hpp> before this use");
 }
 
 /// The first thing that every template of the API says about its T. If T can't be sent, this is
