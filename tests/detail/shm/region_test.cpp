@@ -30,7 +30,7 @@ region_handle handle_of(const region& r) {
 }
 
 /// What the refusal says.
-std::string refusal(const region_handle& handle) {
+std::string refused_with(const region_handle& handle) {
     try {
         region::open(handle, region_kind::message_ring, "a test");
     } catch (const Error& e) {
@@ -115,29 +115,29 @@ TEST_CASE("region: another process opens it by its handle", "[shm][region]") {
         CHECK(maker.exit_status() == 0);
         CHECK(std::strcmp(reinterpret_cast<char*>(opened.data() + 4096), "hello") == 0);
     }
-    CHECK(contains(refusal(its.handle), "its last holder ended"));
+    CHECK(contains(refused_with(its.handle), "its last holder ended"));
 }
 
 TEST_CASE("region: what is no region under the handle's name is refused", "[shm][region]") {
     const region made = make();
     region_handle wrong = handle_of(made);
     wrong.fd = 100'000;
-    CHECK(contains(refusal(wrong), "receiving a test from process"));
+    CHECK(contains(refused_with(wrong), "receiving a test from process"));
     wrong = handle_of(made);
     wrong.size += 4096;
-    CHECK(contains(refusal(wrong), "its last holder ended"));
+    CHECK(contains(refused_with(wrong), "its last holder ended"));
     wrong = handle_of(made);
     ++wrong.id[1];  // the pid or the descriptor was used again
-    CHECK(contains(refusal(wrong), "its last holder ended"));
+    CHECK(contains(refused_with(wrong), "its last holder ended"));
     const unique_fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     wrong.fd = null.get();
-    CHECK(contains(refusal(wrong), "its last holder ended"));
+    CHECK(contains(refused_with(wrong), "its last holder ended"));
     std::FILE* plain = std::tmpfile();
     REQUIRE(::ftruncate(::fileno(plain), size) == 0);
     wrong.fd = ::fileno(plain);  // may shrink under us
-    CHECK(contains(refusal(wrong), "its last holder ended"));
+    CHECK(contains(refused_with(wrong), "its last holder ended"));
     std::fclose(plain);
-    CHECK(refusal(handle_of(made)) == "opened");
+    CHECK(refused_with(handle_of(made)) == "opened");
 }
 
 TEST_CASE("region: another version, word size, kind, size or namespace is refused",
@@ -147,7 +147,7 @@ TEST_CASE("region: another version, word size, kind, size or namespace is refuse
     region_header& h = made.header();
     const auto with = [&](auto& field, auto value, const char* part) {
         const auto right = std::exchange(field, value);
-        CHECK(contains(refusal(handle), part));
+        CHECK(contains(refused_with(handle), part));
         field = right;
     };
     with(h.magic, std::uint64_t{1}, "its last holder ended");
@@ -156,7 +156,7 @@ TEST_CASE("region: another version, word size, kind, size or namespace is refuse
     with(h.kind, static_cast<region_kind>(99), "another kind of object");
     with(h.size, size / 2, "another kind of object");
     with(h.pid_namespace, h.pid_namespace + 1, "PID namespace");
-    CHECK(refusal(handle) == "opened");
+    CHECK(refused_with(handle) == "opened");
 }
 
 TEST_CASE("region: memory is allocated and taken back by the page", "[shm][region]") {
