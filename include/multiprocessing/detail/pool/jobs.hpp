@@ -316,6 +316,15 @@ public:
           plan_(plan) {}
 
     bool at_end() { return next_ == end_; }
+    /// Chunks that should be out for each worker, the one that it is at included. While all
+    /// processors compute, this thread may get its turn after some milliseconds only: so much work
+    /// lies ready, unless the items may turn out to be longer.
+    std::size_t depth() const noexcept {
+        const bool in_ones = last_ == 1 || plan_.chunksize != 0;
+        const double time = each_ * static_cast<double>(std::max(plan_.chunksize, last_));
+        return in_ones && time > 0 ? static_cast<std::size_t>(std::clamp(8e6 / time, 3.0, 64.0))
+                                   : 3;
+    }
     std::uint64_t sent() const noexcept { return sent_; }
 
     /// Sends the next chunk.
@@ -353,12 +362,12 @@ private:
     static constexpr std::int64_t target = 100'000;  // nanoseconds of work in a chunk
 
     std::size_t size() {
-        if (plan_.chunksize != 0) return plan_.chunksize;
         const std::uint64_t done = done_.exchange(0, std::memory_order_acquire);  // (D)
         const auto workers = front_.back().workers();
         if (done != 0)  // of late: items may differ
             each_ = static_cast<double>(busy_.exchange(0, std::memory_order_relaxed)) /
                     static_cast<double>(done);
+        if (plan_.chunksize != 0) return plan_.chunksize;
         if (each_ == 0) return 1;
         const double each = each_;
         double best = static_cast<double>(target) / std::max(each, 1.0);
@@ -467,7 +476,8 @@ public:
 
     bool wants_more() const {
         return !ended_.load(std::memory_order_acquire) &&
-               out_.load(std::memory_order_acquire) < 2 * front_->back().workers();
+               out_.load(std::memory_order_acquire) <
+                   enough_.load(std::memory_order_relaxed) * 2 / 3;
     }
 
     bool wait(deadline until) override {
@@ -505,9 +515,13 @@ public:
 
 private:
     void send_some(bool in_background) {
-        const std::size_t enough = 3 * front_->back().workers();
+        const auto enough = [this] {
+            const std::size_t chunks = chunks_in_.depth() * front_->back().workers();
+            enough_.store(chunks, std::memory_order_relaxed);  // a guess
+            return chunks;
+        };
         try {
-            while (!failing() && out_.load(std::memory_order_acquire) < enough &&
+            while (!failing() && out_.load(std::memory_order_acquire) < enough() &&
                    !chunks_in_.at_end())
                 chunks_in_.send(in_background, [&](const std::shared_ptr<chunk<R>>& made) {
                     made->on_error = [this](chunk<R>& c, std::uint32_t item) { on_error(c, item); };
@@ -629,7 +643,7 @@ private:
     std::vector<std::shared_ptr<chunk<R>>> chunks_;
     std::exception_ptr error_;
     std::atomic<std::uint64_t> error_at_{none};
-    std::atomic<std::size_t> out_{0};
+    std::atomic<std::size_t> out_{0}, enough_{0};
     std::atomic<int> notes_{0};  // for the thread that sends
     std::atomic<bool> ended_{false};
     bool settled_ = false;

@@ -93,12 +93,16 @@ public:
         const auto changed = [&] {
             return (board_.bell().load(std::memory_order_acquire) ^ seen) > 1;
         };
-        if (hot && spin_(0, changed)) return;
-        if (hot) {
+        // Workers that compute for long need all processors: who spins takes time from one, and who
+        // yields to one gets his turn after milliseconds, when others have run out of tasks.
+        if (hot && !slept_long_) {
+            if (spin_(0, changed)) return;
             ::sched_yield();
             if (changed()) return;
         }
+        const std::int64_t begin = deadline::clock();
         board_.sleep(seen, deadline::earlier(until, deadline::after(look_again)));
+        slept_long_ = deadline::clock() - begin > long_sleep;
         slept_in_vain_ = !changed();
     }
     void interrupt() override { board_.ring(); }
@@ -184,9 +188,11 @@ protected:
 
     // The collecting thread's.
     std::vector<std::byte> init_error_;
-    bool slept_in_vain_ = false;
+    bool slept_in_vain_ = false, slept_long_ = false;
 
 private:
+    static constexpr std::int64_t long_sleep = 200'000;  // nanoseconds
+
     struct end {
         std::uint32_t worker, incarnation;
         pid_t pid;
