@@ -165,7 +165,7 @@ public:
         if (this->finished()) return false;
         if (!front_->cancel(*this)) return false;
         wait(deadline::never());
-        return this->error() != nullptr && was_cancelled();
+        return this->has_failed() && was_cancelled();
     }
 
     void results(std::uint32_t, std::uint32_t count, std::span<const std::byte> frames,
@@ -189,6 +189,9 @@ public:
         end(std::nullopt, std::move(error));
     }
     std::vector<std::byte> rest(std::uint32_t) override { return wishes_->extra.kept; }
+    std::uint32_t failures() noexcept override {
+        return wishes_ ? wishes_->extra.failures : this->has_failed();
+    }
 
 private:
     static constexpr std::size_t flat_size() {
@@ -199,7 +202,7 @@ private:
     }
 
     void end(std::optional<value_type> value, std::exception_ptr error) noexcept {
-        if (error) ++failures;
+        if (error && wishes_) ++wishes_->extra.failures;
         if (!wishes_ || (!wishes_->told.callback && !wishes_->told.error_callback)) {
             if (error)
                 this->fail(std::move(error));
@@ -269,7 +272,7 @@ public:
     }
     void failed(std::uint32_t item, std::exception_ptr error) noexcept override {
         errors[item] = std::move(error);
-        ++failures;
+        ++more.failures;
         if (on_error) on_error(*this, item);
     }
     std::vector<std::byte> rest(std::uint32_t item) override {
@@ -297,7 +300,7 @@ struct chunk_plan {
     std::size_t window = 0;     // items out and not consumed; 0: as many as keep the workers busy
     std::int64_t timeout = 0;
     std::size_t retries = 0;
-    std::string_view name;
+    const char* name = "";
 };
 
 /// Cuts an input range into chunks and sends them. One thread at a time.
@@ -569,7 +572,7 @@ private:
         chunks_in_.note_done(c);
         if (progress_.wanted()) {
             front_->after([this, self = this->shared_from_this(), items = c.items,
-                           failed = c.failures, in_background] {
+                           failed = c.more.failures, in_background] {
                 try {
                     progress_.add(items, failed);
                 } catch (...) {
