@@ -119,6 +119,18 @@ TEST_CASE("Pool: apply calls functions, lambdas, function objects, members and b
     CHECK(pool.apply([] { return ::getpid(); }) != ::getpid());
 }
 
+TEST_CASE("Pool: more callables than it has numbers for, and large ones", "[pool]") {
+    mp::Pool pool(2);
+    for (int i = 0; i < 500; ++i) {
+        CHECK(pool.apply(adder{i}, 1) == i + 1);
+        if (i % 100 == 0) CHECK(pool.map(adder{i}, numbers(3)) == std::vector{i, i + 1, i + 2});
+    }
+    const std::string text(10'000, 'x');
+    CHECK(pool.apply(mp::bind(join_text, text), std::string("y"), 5) == text + "y5");
+    CHECK(pool.apply_async(mp::TaskOptions<int>{.timeout = std::chrono::hours(1)}, square, 12)
+              .get() == 144);
+}
+
 TEST_CASE("Pool: handles go into tasks", "[pool][handle]") {
     mp::Pool pool(2);
     mp::Queue<int> q;  // made after the workers

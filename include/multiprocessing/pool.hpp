@@ -223,15 +223,15 @@ private:
                 wanted->extra.retries = retries_;
             }
             auto job = std::make_shared<job_type>(front_, std::move(wanted));
-            job->name = type_name<F>();
+            job->name = type_name_text<F>.data();
             // Taken out meanwhile: user code may get here again.
             static thread_local std::vector<std::byte> spare;
             std::vector<std::byte> bytes = std::exchange(spare, {});
             bytes.clear();
             append_callable(bytes, callable);
             const encoded item = encode(static_cast<const std::decay_t<const Args&>&>(args)...);
-            append_framed(bytes, item.pieces(), item.size());
-            job->start(job, reference_to<star_thunk<F, std::decay_t<const Args&>...>>(), bytes,
+            append(bytes, item.pieces(), item.size());
+            job->start(job, reference_to<call_thunk<F, std::decay_t<const Args&>...>>(), bytes,
                        in_background);
             if (bytes.capacity() <= 65536) spare = std::move(bytes);
             return job;
@@ -248,7 +248,8 @@ private:
     template <class F>
     chunk_plan plan(const MapOptions& options) const {
         return {options.chunksize, options.buffersize,
-                options.timeout ? options.timeout->count() : timeout_, retries_, type_name<F>()};
+                options.timeout ? options.timeout->count() : timeout_, retries_,
+                type_name_text<F>.data()};
     }
 
     template <bool Star, class F, class Range>

@@ -136,7 +136,7 @@ public:
         mpd::append_callable(t.bytes, f);
         for (int i = first; i < first + count; ++i)
             mpd::append(t.bytes, std::array{std::as_bytes(std::span(&i, 1))}, sizeof i);
-        t.header = {next_index_++, 0, 0, 0, timeout, mpd::reference_to<mpd::map_thunk<F, int>>()};
+        t.header = {next_index_++, 0, 0, timeout, mpd::reference_to<mpd::map_thunk<F, int>>()};
         using R = decltype(f(0));
         t.check = &answer_book::check_result<R>;
         tasks_.push_back(std::move(t));

@@ -18,16 +18,35 @@
 
 namespace multiprocessing::detail {
 
-/// A task as it travels through the task ring, in front of its bytes.
+/// What a worker has to know of a task, beside its bytes.
 struct task_header {
     std::uint32_t index;       // of its word
     std::uint32_t generation;  // of that word
     std::uint32_t items;
-    std::uint32_t reserved;
     std::int64_t timeout;  // nanoseconds for each item; 0: none
     callable_ref callable;
 };
-static_assert(sizeof(task_header) == 48 && std::is_trivially_copyable_v<task_header>);
+
+/// The same as it travels through the task ring, in front of the bytes: a million may wait there.
+struct packed_task {
+    static constexpr std::uint32_t timed = 1u << 31;
+
+    std::uint32_t index, generation, items;
+    // `timed`: a 64-bit timeout follows. The rest: 1 + the number of a known_callable, which the
+    // bytes lack the beginning of; 0: a callable_ref follows, and all bytes.
+    std::uint32_t how;
+};
+static_assert(sizeof(packed_task) == 16 && std::is_trivially_copyable_v<packed_task>);
+
+/// A callable that tasks name by its number.
+/// Writers  the parent, before it puts the first task that names it; constant then.
+struct known_callable {
+    callable_ref callable;
+    std::uint32_t size;
+    std::uint32_t reserved;
+    std::byte front[96];  // `size` bytes with which all those tasks begin
+};
+static_assert(sizeof(known_callable) == 128 && std::is_trivially_copyable_v<known_callable>);
 
 /// Results as they travel through a worker's ring, in front of their frames.
 struct batch_header {
@@ -116,7 +135,8 @@ static_assert(sizeof(worker_slot) == line_pair);
 
 /// The shared memory of a pool.
 ///
-/// Layout: region header; pool_shared; 2 slots a worker; 2 * scratch bytes a worker; task words.
+/// Layout: region header; shared; known callables; 2 slots a worker; 2 * scratch bytes a worker;
+/// task words.
 /// The bell counts what the parent should look at, << 1 | somebody sleeps. A worker or supervisor
 /// sets its bit in `dirty`, then adds 2, then, if somebody slept, clears that bit and wakes in one
 /// step.
@@ -125,6 +145,7 @@ class pool_board {
 public:
     static constexpr std::uint32_t most_tasks = 1u << 24, most_workers = 1u << 12;
     static constexpr std::size_t scratch = std::size_t{64} << 10;
+    static constexpr std::uint32_t most_callables = 128;
 
     explicit pool_board(std::uint32_t workers)
         : workers_(workers),
@@ -134,6 +155,9 @@ public:
     std::uint32_t workers() const noexcept { return workers_; }
     worker_slot& slot(std::uint32_t worker, std::uint32_t incarnation) const noexcept {
         return at<worker_slot>(slots_offset)[2 * worker + incarnation % 2];
+    }
+    known_callable& callable(std::uint32_t number) const noexcept {
+        return at<known_callable>(callables_offset)[number];
     }
     std::byte* scratch_of(std::uint32_t worker, std::uint32_t incarnation) const noexcept {
         return at<std::byte>(scratch_offset()) + (2 * worker + incarnation % 2) * scratch;
@@ -173,7 +197,9 @@ private:
         alignas(line_pair) std::atomic<std::uint64_t> dirty[most_workers / 64];
     };
     static constexpr std::size_t shared_offset = line_pair;
-    static constexpr std::size_t slots_offset = shared_offset + sizeof(shared);
+    static constexpr std::size_t callables_offset = shared_offset + sizeof(shared);
+    static constexpr std::size_t slots_offset =
+        callables_offset + most_callables * sizeof(known_callable);
     std::size_t scratch_offset() const noexcept {
         return (slots_offset + 2 * workers_ * sizeof(worker_slot) + 4095) / 4096 * 4096;
     }

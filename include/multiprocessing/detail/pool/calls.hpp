@@ -164,8 +164,8 @@ consteval bool check_call() {
     }
 }
 
-// --- the bytes of a task: {64-bit length, callable}, then for each item {64-bit length, item}, or
-// of flat items just their bytes
+// --- the bytes of a task: {64-bit length, callable}, then for each item {64-bit length, item}; of
+// flat items, and of a single call's arguments, just their bytes
 
 inline void append(std::vector<std::byte>& to, pieces from, std::size_t size) {
     std::size_t at = to.size();
@@ -274,24 +274,38 @@ struct map_thunk {
     }
 };
 
+/// Calls f(a, b, c) with the arguments that the bytes are.
+template <class... Args, class F>
+void run_call(F& callable, std::span<const std::byte> bytes, task_output& out) {
+    run_item(out, [&]() -> decltype(auto) {
+        std::tuple<Args...> item;
+        std::apply([&](auto&... each) { decode_into(bytes, each...); }, item);
+        return std::apply(
+            [&](auto&... each) -> decltype(auto) {
+                return std::invoke(callable, static_cast<argument_t<Args>>(each)...);
+            },
+            item);
+    });
+}
+
+/// Calls F once: f(a, b, c). The item is not framed.
+template <class F, class... Args>
+struct call_thunk {
+    using output = task_output;
+    static void invoke(std::span<const std::byte> bytes, task_output& out) {
+        F callable = take_callable<F>(bytes);
+        run_call<Args...>(callable, bytes, out);
+    }
+};
+
 /// Calls F with the elements of each item: f(a, b, c).
 template <class F, class... Args>
 struct star_thunk {
     using output = task_output<>;
     static void invoke(std::span<const std::byte> bytes, task_output<>& out) {
         F callable = take_callable<F>(bytes);
-        while (out.left() != 0 && !out.retires()) {
-            const auto part = take_framed(bytes);
-            run_item(out, [&]() -> decltype(auto) {
-                std::tuple<Args...> item;
-                std::apply([&](auto&... each) { decode_into(part, each...); }, item);
-                return std::apply(
-                    [&](auto&... each) -> decltype(auto) {
-                        return std::invoke(callable, static_cast<argument_t<Args>>(each)...);
-                    },
-                    item);
-            });
-        }
+        while (out.left() != 0 && !out.retires())
+            run_call<Args...>(callable, take_framed(bytes), out);
     }
 };
 

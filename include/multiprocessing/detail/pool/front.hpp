@@ -43,6 +43,8 @@ struct task_extra {
     std::int64_t timeout = 0;     // nanoseconds an item; 0: none
     std::size_t retries = 0;      // of each item
     std::vector<std::byte> kept;  // its bytes, if some of it may have to run again
+    std::uint32_t base = 0;       // items that were answered before this message
+    std::uint32_t failures = 0;   // items with an error; those who answer them count
     std::int64_t busy = 0;        // nanoseconds in workers
     std::size_t tried = 0;        // how often the next item was run
 };
@@ -53,7 +55,8 @@ class pool_task {
 public:
     virtual ~pool_task() = default;
 
-    /// Fixed once it was submitted, but for busy and tried, which are the front's.
+    /// Fixed once it was submitted, but for base, busy and tried, which are the front's, and
+    /// failures.
     virtual task_extra* extra() noexcept { return nullptr; }
     /// Results of so many items from the given one on, framed; what is malformed is an error. On
     /// the collecting thread.
@@ -64,14 +67,15 @@ public:
     virtual std::vector<std::byte> rest(std::uint32_t item) = 0;
     /// All items have been answered.
     virtual void complete() noexcept {}
+    /// Items with an error, once all have been answered.
+    virtual std::uint32_t failures() noexcept { return extra() ? extra()->failures : 0; }
 
     // Set before submit().
-    std::string_view name;  // of the callable, for errors
+    const char* name = "";  // of the callable, for errors; lives as long as the program
     std::uint32_t items = 1;
 
     // The front's.
-    std::uint32_t answered = 0, base = 0;  // base: items that were answered before this message
-    std::uint32_t failures = 0;            // items with an error; those who answer them count
+    std::uint32_t answered = 0;
     task_id id{};
     std::int64_t submitted = 0;  // CLOCK_MONOTONIC
 };
@@ -315,11 +319,6 @@ public:
     }
 
 private:
-    struct entry {
-        std::shared_ptr<pool_task> task;
-        std::uint32_t generation = 0;
-    };
-
     void require_here() const {
         if (pid_ != this_pid())
             throw ProcessError("only process " + std::to_string(pid_) +
@@ -346,26 +345,24 @@ private:
             index = static_cast<std::uint32_t>(table_.size());
             table_.emplace_back();
         }
-        entry& at = table_[index];
-        at.generation = ++generations_;
-        at.task = task;
-        task->id = {index, at.generation};
-        task->base = task->answered;
+        table_[index] = task;
+        task->id = {index, ++generations_};
+        if (task_extra* extra = task->extra()) extra->base = task->answered;
         if (task->submitted == 0) task->submitted = deadline::clock();
         out_.fetch_add(1, std::memory_order_relaxed);  // under the lock
     }
     bool is_out(const pool_task& task) const {
-        return task.id.index < table_.size() && table_[task.id.index].task.get() == &task;
+        return task.id.index < table_.size() && table_[task.id.index].get() == &task;
     }
     std::shared_ptr<pool_task> find(task_id id) const {
-        if (id.index >= table_.size() || table_[id.index].generation != id.generation)
+        if (id.index >= table_.size() || !table_[id.index] || !(table_[id.index]->id == id))
             return nullptr;
-        return table_[id.index].task;
+        return table_[id.index];
     }
     /// Its index may be used again.
     void leave(pool_task& task) {
         back_->forget(task.id);
-        table_[task.id.index].task = nullptr;
+        table_[task.id.index] = nullptr;
         free_.push_back(task.id.index);
         if (out_.fetch_sub(1, std::memory_order_release) == 1 && table_.size() > (1u << 16)) {
             back_->forget_all(static_cast<std::uint32_t>(table_.size()));
@@ -375,8 +372,8 @@ private:
     }
     std::vector<std::shared_ptr<pool_task>> take_all() {
         std::vector<std::shared_ptr<pool_task>> all;
-        for (entry& at : table_)
-            if (auto task = at.task) {
+        for (const auto& at : table_)
+            if (const auto task = at) {
                 all.push_back(task);
                 leave(*task);
                 if (table_.empty()) break;
@@ -386,12 +383,9 @@ private:
 
     void send(const std::shared_ptr<pool_task>& task, const callable_ref& callable, pieces bytes) {
         const task_extra* extra = task->extra();
-        const task_header header{task->id.index,
-                                 task->id.generation,
-                                 task->items - task->base,
-                                 0,
-                                 extra ? extra->timeout : 0,
-                                 callable};
+        const task_header header{task->id.index, task->id.generation,
+                                 task->items - (extra ? extra->base : 0),
+                                 extra ? extra->timeout : 0, callable};
         try {
             back_->send(header, bytes);
         } catch (...) {
@@ -583,7 +577,8 @@ private:
                 return;
             }
             const std::uint32_t next = task->answered;
-            if (how == task_end::timed_out && item != next - task->base) how = task_end::retired;
+            if (how == task_end::timed_out && extra && item != next - extra->base)
+                how = task_end::retired;
             if (how == task_end::timed_out) {
                 fail_next(*task,
                           std::make_exception_ptr(TaskTimeout(
@@ -652,7 +647,7 @@ private:
         {
             const std::lock_guard lock(mutex_);
             if (is_out(task)) leave(task);
-            failed_ += task.failures;
+            failed_ += task.failures();
         }
         task.complete();
     }
@@ -690,7 +685,7 @@ private:
 
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::vector<entry> table_;
+    std::vector<std::shared_ptr<pool_task>> table_;
     std::vector<std::uint32_t> free_;
     task_log<> log_;            // under mutex_
     std::uint64_t failed_ = 0;  // likewise

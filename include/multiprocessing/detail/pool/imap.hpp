@@ -208,7 +208,7 @@ private:
     }
     void advance() {
         if (++at_ < size()) return;
-        if (progress_.wanted()) progress_.add(current_->items, current_->failures);
+        if (progress_.wanted()) progress_.add(current_->items, current_->more.failures);
         fetch();
     }
 

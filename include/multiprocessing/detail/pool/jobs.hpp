@@ -165,7 +165,7 @@ public:
         if (this->finished()) return false;
         if (!front_->cancel(*this)) return false;
         wait(deadline::never());
-        return this->error() != nullptr && was_cancelled();
+        return this->has_failed() && was_cancelled();
     }
 
     void results(std::uint32_t, std::uint32_t count, std::span<const std::byte> frames,
@@ -189,6 +189,9 @@ public:
         end(std::nullopt, std::move(error));
     }
     std::vector<std::byte> rest(std::uint32_t) override { return wishes_->extra.kept; }
+    std::uint32_t failures() noexcept override {
+        return wishes_ ? wishes_->extra.failures : this->has_failed();
+    }
 
 private:
     static constexpr std::size_t flat_size() {
@@ -199,7 +202,7 @@ private:
     }
 
     void end(std::optional<value_type> value, std::exception_ptr error) noexcept {
-        if (error) ++failures;
+        if (error && wishes_) ++wishes_->extra.failures;
         if (!wishes_ || (!wishes_->told.callback && !wishes_->told.error_callback)) {
             if (error)
                 this->fail(std::move(error));
@@ -269,7 +272,7 @@ public:
     }
     void failed(std::uint32_t item, std::exception_ptr error) noexcept override {
         errors[item] = std::move(error);
-        ++failures;
+        ++more.failures;
         if (on_error) on_error(*this, item);
     }
     std::vector<std::byte> rest(std::uint32_t item) override {
@@ -297,7 +300,7 @@ struct chunk_plan {
     std::size_t window = 0;     // items out and not consumed; 0: as many as keep the workers busy
     std::int64_t timeout = 0;
     std::size_t retries = 0;
-    std::string_view name;
+    const char* name = "";
 };
 
 /// Cuts an input range into chunks and sends them. One thread at a time.
@@ -316,6 +319,15 @@ public:
           plan_(plan) {}
 
     bool at_end() { return next_ == end_; }
+    /// Chunks that should be out for each worker, the one that it is at included. While all
+    /// processors compute, this thread may get its turn after some milliseconds only: so much work
+    /// lies ready, unless the items may turn out to be longer.
+    std::size_t depth() const noexcept {
+        const bool in_ones = last_ == 1 || plan_.chunksize != 0;
+        const double time = each_ * static_cast<double>(std::max(plan_.chunksize, last_));
+        return in_ones && time > 0 ? static_cast<std::size_t>(std::clamp(8e6 / time, 3.0, 64.0))
+                                   : 3;
+    }
     std::uint64_t sent() const noexcept { return sent_; }
 
     /// Sends the next chunk.
@@ -353,12 +365,12 @@ private:
     static constexpr std::int64_t target = 100'000;  // nanoseconds of work in a chunk
 
     std::size_t size() {
-        if (plan_.chunksize != 0) return plan_.chunksize;
         const std::uint64_t done = done_.exchange(0, std::memory_order_acquire);  // (D)
         const auto workers = front_.back().workers();
         if (done != 0)  // of late: items may differ
             each_ = static_cast<double>(busy_.exchange(0, std::memory_order_relaxed)) /
                     static_cast<double>(done);
+        if (plan_.chunksize != 0) return plan_.chunksize;
         if (each_ == 0) return 1;
         const double each = each_;
         double best = static_cast<double>(target) / std::max(each, 1.0);
@@ -467,7 +479,8 @@ public:
 
     bool wants_more() const {
         return !ended_.load(std::memory_order_acquire) &&
-               out_.load(std::memory_order_acquire) < 2 * front_->back().workers();
+               out_.load(std::memory_order_acquire) <
+                   enough_.load(std::memory_order_relaxed) * 2 / 3;
     }
 
     bool wait(deadline until) override {
@@ -505,9 +518,13 @@ public:
 
 private:
     void send_some(bool in_background) {
-        const std::size_t enough = 3 * front_->back().workers();
+        const auto enough = [this] {
+            const std::size_t chunks = chunks_in_.depth() * front_->back().workers();
+            enough_.store(chunks, std::memory_order_relaxed);  // a guess
+            return chunks;
+        };
         try {
-            while (!failing() && out_.load(std::memory_order_acquire) < enough &&
+            while (!failing() && out_.load(std::memory_order_acquire) < enough() &&
                    !chunks_in_.at_end())
                 chunks_in_.send(in_background, [&](const std::shared_ptr<chunk<R>>& made) {
                     made->on_error = [this](chunk<R>& c, std::uint32_t item) { on_error(c, item); };
@@ -555,7 +572,7 @@ private:
         chunks_in_.note_done(c);
         if (progress_.wanted()) {
             front_->after([this, self = this->shared_from_this(), items = c.items,
-                           failed = c.failures, in_background] {
+                           failed = c.more.failures, in_background] {
                 try {
                     progress_.add(items, failed);
                 } catch (...) {
@@ -629,7 +646,7 @@ private:
     std::vector<std::shared_ptr<chunk<R>>> chunks_;
     std::exception_ptr error_;
     std::atomic<std::uint64_t> error_at_{none};
-    std::atomic<std::size_t> out_{0};
+    std::atomic<std::size_t> out_{0}, enough_{0};
     std::atomic<int> notes_{0};  // for the thread that sends
     std::atomic<bool> ended_{false};
     bool settled_ = false;

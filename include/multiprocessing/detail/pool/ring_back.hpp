@@ -4,6 +4,8 @@
 /// \file
 /// Tasks and results through rings in shared memory, whoever the workers are.
 
+#include <array>
+#include <atomic>
 #include <bit>
 #include <chrono>
 #include <cstddef>
@@ -32,6 +34,44 @@
 
 namespace multiprocessing::detail {
 
+/// The parent's side of the board's known callables. Each has one place where it may be, by its
+/// hash; if another is there, its tasks are that much longer.
+class known_callables {
+public:
+    /// Any thread.
+    /// \return 1 + its number; 0: it has none
+    std::uint32_t number(const pool_board& board, const callable_ref& callable,
+                         std::span<const std::byte> front) {
+        if (front.size() > sizeof(known_callable::front)) return 0;
+        std::uint64_t hash = callable.offset;
+        for (std::size_t i = 0; i + 8 <= front.size(); i += 8) {
+            std::uint64_t word;
+            std::memcpy(&word, front.data() + i, sizeof word);
+            hash = (std::rotl(hash, 23) ^ word) * 0x9e3779b97f4a7c15;
+        }
+        const auto number = static_cast<std::uint32_t>(hash >> 32) % pool_board::most_callables;
+        known_callable& known = board.callable(number);
+        std::atomic<bool>& there = there_[number];
+        if (!there.load(std::memory_order_acquire)) {  // (D)
+            const std::lock_guard lock(adding_);
+            if (!there.load(std::memory_order_relaxed)) {  // under the lock
+                known.callable = callable;
+                known.size = static_cast<std::uint32_t>(front.size());
+                if (!front.empty()) std::memcpy(known.front, front.data(), front.size());
+                there.store(true, std::memory_order_release);  // (D) known
+            }
+        }
+        const bool same =
+            known.callable == callable && known.size == front.size() &&
+            (front.empty() || std::memcmp(known.front, front.data(), front.size()) == 0);
+        return same ? 1 + number : 0;
+    }
+
+private:
+    std::mutex adding_;
+    std::array<std::atomic<bool>, pool_board::most_callables> there_{};
+};
+
 /// Tasks go through one ring, the results of each worker through one of its own. What the workers
 /// are, process_back.hpp and thread_back.hpp know.
 template <compiled = compiled::when_used>
@@ -52,8 +92,23 @@ public:
         auto& word = board_.word(task.index);
         word.store(task_word::make(task.generation, task_word::queued), std::memory_order_release);
         static thread_local std::vector<std::span<const std::byte>> all;
-        all.assign(1, std::as_bytes(std::span(&task, 1)));
+        packed_task packed{task.index, task.generation, task.items, 0};
+        all.assign(1, std::as_bytes(std::span(&packed, 1)));
+        if (task.timeout != 0) {
+            packed.how = packed_task::timed;
+            all.push_back(std::as_bytes(std::span(&task.timeout, 1)));
+        }
+        const std::size_t first = all.size();
         all.insert(all.end(), bytes.begin(), bytes.end());
+        const std::span<const std::byte> front =
+            bytes.empty() ? std::span<const std::byte>() : front_of(bytes.front());
+        if (const std::uint32_t number = known_.number(board_, task.callable, front)) {
+            packed.how |= number;
+            if (!front.empty()) all[first] = all[first].subspan(front.size());
+        } else {
+            all.insert(all.begin() + static_cast<std::ptrdiff_t>(first),
+                       std::as_bytes(std::span(&task.callable, 1)));
+        }
         try {
             tasks_->put(all, task_message, deadline::never());
         } catch (...) {
@@ -95,12 +150,16 @@ public:
         const auto changed = [&] {
             return (board_.bell().load(std::memory_order_acquire) ^ seen) > 1;
         };
-        if (hot && spin_(0, changed)) return;
-        if (hot) {
+        // Workers that compute for long need all processors: who spins takes time from one, and who
+        // yields to one gets his turn after milliseconds, when others have run out of tasks.
+        if (hot && !slept_long_) {
+            if (spin_(0, changed)) return;
             ::sched_yield();
             if (changed()) return;
         }
+        const std::int64_t begin = deadline::clock();
         board_.sleep(seen, deadline::earlier(until, deadline::after(look_again)));
+        slept_long_ = deadline::clock() - begin > long_sleep;
         slept_in_vain_ = !changed();
     }
     void interrupt() override { board_.ring(); }
@@ -178,7 +237,17 @@ protected:
             tasks_->put({}, stop_message, deadline::never());
     }
 
+    /// The framed callable, with which the bytes of a task begin.
+    static std::span<const std::byte> front_of(std::span<const std::byte> bytes) noexcept {
+        std::uint64_t length = 0;
+        if (bytes.size() < sizeof length) return {};
+        std::memcpy(&length, bytes.data(), sizeof length);
+        if (bytes.size() - sizeof length < length) return {};
+        return bytes.first(sizeof length + length);
+    }
+
     pool_board board_;
+    known_callables known_;
     std::shared_ptr<pool_ring> tasks_;
     std::vector<std::shared_ptr<pool_ring>> results_;
     mutable std::mutex about_;
@@ -186,9 +255,11 @@ protected:
 
     // The collecting thread's.
     std::vector<std::byte> init_error_;
-    bool slept_in_vain_ = false;
+    bool slept_in_vain_ = false, slept_long_ = false;
 
 private:
+    static constexpr std::int64_t long_sleep = 200'000;  // nanoseconds
+
     struct end {
         std::uint32_t worker, incarnation;
         pid_t pid;

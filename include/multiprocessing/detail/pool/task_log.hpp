@@ -58,8 +58,8 @@ public:
     struct slice {
         std::int64_t submitted;
         worker_run run;
-        std::string_view name;  // lives as long as the program
-        std::uint64_t first;    // index of the first item
+        const char* name;     // lives as long as the program
+        std::uint64_t first;  // index of the first item
         std::uint32_t items;
         const char* outcome;  // "done", "crashed"...
     };
@@ -82,7 +82,7 @@ public:
         to.tasks = tasks_;
         to.uptime = duration(deadline::clock() - began_);
         for (const slice& s : slowest_)
-            to.slowest.push_back({std::string(s.name), s.first, duration(each(s)), s.run.pid});
+            to.slowest.push_back({s.name, s.first, duration(each(s)), s.run.pid});
     }
 
     /// As chrome://tracing and Perfetto read it (the Trace Event Format: complete events, times in

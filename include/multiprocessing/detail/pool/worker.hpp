@@ -13,6 +13,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -236,6 +237,34 @@ private:
     std::vector<std::span<const std::byte>> all_, large_;
 };
 
+/// Reads the front of a task's message.
+/// \return the bytes of the task, in two parts; nothing if the message is malformed
+inline std::optional<std::array<std::span<const std::byte>, 2>> unpack_task(
+    const pool_board& board, std::span<const std::byte> message, task_header& to) noexcept {
+    const auto take = [&message](void* value, std::size_t size) {
+        if (message.size() < size) return false;
+        std::memcpy(value, message.data(), size);
+        message = message.subspan(size);
+        return true;
+    };
+    packed_task packed{};
+    if (!take(&packed, sizeof packed) || packed.index >= pool_board::most_tasks)
+        return std::nullopt;
+    to = {packed.index, packed.generation, packed.items, 0, {}};
+    if (packed.how & packed_task::timed && !take(&to.timeout, sizeof to.timeout))
+        return std::nullopt;
+    const std::uint32_t number = packed.how & ~packed_task::timed;
+    if (number > pool_board::most_callables) return std::nullopt;
+    if (number == 0) {
+        if (!take(&to.callable, sizeof to.callable)) return std::nullopt;
+        return std::array{std::span<const std::byte>(), message};
+    }
+    const known_callable& known = board.callable(number - 1);
+    to.callable = known.callable;
+    const std::span<const std::byte> front(known.front);
+    return std::array{front.first(std::min<std::size_t>(known.size, front.size())), message};
+}
+
 /// What a worker needs to know; all of it is inherited.
 struct worker_plan {
     const pool_board& board;
@@ -277,12 +306,13 @@ int work(const worker_plan& plan) {
         plan.tasks.get(deadline::never(), [&](std::uint64_t kind,
                                               std::span<const std::byte> message) {
             stop = kind == stop_message;
-            if (stop || message.size() < sizeof task) return;
-            std::memcpy(&task, message.data(), sizeof task);
-            if (task.index >= pool_board::most_tasks) return;
-            const auto body = message.subspan(sizeof task);
-            const std::span<std::byte> own = buffer.resize(body.size());
-            if (!body.empty()) std::memcpy(own.data(), body.data(), body.size());
+            if (stop) return;
+            const auto parts = unpack_task(plan.board, message, task);
+            if (!parts) return;
+            const auto& [front, body] = *parts;
+            const std::span<std::byte> own = buffer.resize(front.size() + body.size());
+            if (!front.empty()) std::memcpy(own.data(), front.data(), front.size());
+            if (!body.empty()) std::memcpy(own.data() + front.size(), body.data(), body.size());
             bytes = own;
             slot.candidate.store(std::uint64_t{task.generation} << 32 | task.index,
                                  std::memory_order_release);  // before the claim: I1 of the slot

@@ -5,9 +5,9 @@
 /// AsyncResult: a value that another process is to deliver. For async() and for Pool.
 
 #include <atomic>
+#include <cstddef>
 #include <exception>
 #include <memory>
-#include <optional>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -53,8 +53,11 @@ public:
     }
 
     bool finished() const noexcept { return finished_.load(std::memory_order_acquire); }  // (B)
-    const std::exception_ptr& error() const noexcept { return error_; }
-    value_type& value() noexcept { return *value_; }
+    bool has_failed() const noexcept { return outcome_.index() == is_error; }
+    std::exception_ptr error() const noexcept {
+        return has_failed() ? std::get<is_error>(outcome_) : nullptr;
+    }
+    value_type& value() noexcept { return std::get<is_value>(outcome_); }
 
     /// For a value that can't be copied: only the first get() has it.
     bool take() noexcept { return !taken_.exchange(true, std::memory_order_relaxed); }  // who, only
@@ -63,17 +66,19 @@ protected:
     // Once, by one thread.
     template <class... Args>
     void finish(Args&&... args) {
-        value_.emplace(std::forward<Args>(args)...);
-        finished_.store(true, std::memory_order_release);  // (A) value_
+        outcome_.template emplace<is_value>(std::forward<Args>(args)...);
+        finished_.store(true, std::memory_order_release);  // (A) outcome_
     }
     void fail(std::exception_ptr error) noexcept {
-        error_ = std::move(error);
-        finished_.store(true, std::memory_order_release);  // (A) error_
+        outcome_.template emplace<is_error>(std::move(error));
+        finished_.store(true, std::memory_order_release);  // (A) outcome_
     }
 
 private:
-    std::optional<value_type> value_;
-    std::exception_ptr error_;
+    static constexpr std::size_t is_value = 1, is_error = 2;
+
+    // The flags may lie in its padding: a million results may be awaited.
+    [[no_unique_address]] std::variant<std::monostate, value_type, std::exception_ptr> outcome_;
     std::atomic<bool> finished_{false};
     std::atomic<bool> taken_{false};
 };
@@ -117,7 +122,7 @@ public:
     /// \throws Error if it has not ended
     bool successful() {
         if (!ready()) throw Error("successful: the task has not ended; wait() for it first");
-        return state_->error() == nullptr;
+        return !state_->has_failed();
     }
 
     /// Ends the task; get() throws Cancelled then.
@@ -138,7 +143,7 @@ private:
         detail::async_state<R>& from = state();
         if (!from.wait(until))
             throw TimeoutError("get: the task has not ended in time; it goes on, ask again");
-        if (from.error()) std::rethrow_exception(from.error());
+        if (from.has_failed()) std::rethrow_exception(from.error());
         if constexpr (std::is_void_v<R>) {
             return;
         } else if constexpr (detail::can_copy<R>() && !Move) {

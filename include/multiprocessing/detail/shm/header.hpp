@@ -41,7 +41,7 @@ using region_id = std::array<std::uint64_t, 2>;
 ///     ends or has lent many others (region_table). Nothing else.
 struct region_header {
     static constexpr std::uint64_t right_magic = 0x6e6f69676572706d;
-    static constexpr std::uint32_t right_version = 2;
+    static constexpr std::uint32_t right_version = 3;
 
     std::uint64_t magic;
     std::uint32_t version;
