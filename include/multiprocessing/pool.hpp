@@ -400,7 +400,7 @@ private:
             throw Error("a pool of " + std::to_string(options.processes) + " processes: at most " +
                         std::to_string(pool_board::most_workers));
         options.name = name_or(std::move(options.name), "Pool");
-        module_table::get();  // the workers inherit it
+        module_table<>::get();  // the workers inherit it
         return options;
     }
     process_pool(PoolOptions options, int)
