@@ -280,7 +280,7 @@ struct map_thunk {
 
 /// Calls f(a, b, c) with the arguments that the bytes are.
 template <class... Args, class F>
-void run_call(F& callable, std::span<const std::byte> bytes, task_output& out) {
+void run_call(F& callable, std::span<const std::byte> bytes, task_output<>& out) {
     run_item(out, [&]() -> decltype(auto) {
         std::tuple<Args...> item;
         std::apply([&](auto&... each) { decode_into(bytes, each...); }, item);
@@ -295,8 +295,8 @@ void run_call(F& callable, std::span<const std::byte> bytes, task_output& out) {
 /// Calls F once: f(a, b, c). The item is not framed.
 template <class F, class... Args>
 struct call_thunk {
-    using output = task_output;
-    static void invoke(std::span<const std::byte> bytes, task_output& out) {
+    using output = task_output<>;
+    static void invoke(std::span<const std::byte> bytes, task_output<>& out) {
         F callable = take_callable<F>(bytes);
         run_call<Args...>(callable, bytes, out);
     }
