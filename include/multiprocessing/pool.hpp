@@ -14,7 +14,6 @@
 #include <iterator>
 #include <memory>
 #include <optional>
-#include <ranges>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -30,6 +29,7 @@
 #include <multiprocessing/detail/pool/jobs.hpp>
 #include <multiprocessing/detail/pool/process_back.hpp>
 #include <multiprocessing/detail/pool/progress.hpp>
+#include <multiprocessing/detail/pool/ranges.hpp>
 #include <multiprocessing/detail/pool/task_log.hpp>
 #include <multiprocessing/detail/pool/thread_back.hpp>
 #include <multiprocessing/detail/process/as_completed.hpp>
@@ -114,35 +114,35 @@ public:
     /// for any number of workers and any chunk size. Of a callable that returns nothing: waits.
     /// \throws the failure of the lowest index, whatever the timing; what was not begun behind it
     ///     is not begun
-    template <class F, std::ranges::input_range Range>
+    template <class F, input_range Range>
     auto map(F callable, Range&& range, MapOptions options = {}) {
         return map_now<false>(callable, range, options);
     }
     /// The same for items that are tuples or pairs: `callable(a, b...)`.
-    template <class F, std::ranges::input_range Range>
+    template <class F, input_range Range>
     auto starmap(F callable, Range&& range, MapOptions options = {}) {
         return map_now<true>(callable, range, options);
     }
 
     /// The same without waiting. The items are copied or moved in now. TaskOptions in front, of
     /// std::vector<R> (of void if the callable returns nothing), have callbacks.
-    template <class F, std::ranges::input_range Range>
+    template <class F, input_range Range>
     requires(!is_task_options<F>) auto map_async(F callable, Range&& range,
                                                  MapOptions options = {}) {
         return map_later<false>(TaskOptions<mapped<false, F, Range>>{}, callable,
                                 std::forward<Range>(range), options);
     }
-    template <class M, class F, std::ranges::input_range Range>
+    template <class M, class F, input_range Range>
     auto map_async(TaskOptions<M> told, F callable, Range&& range, MapOptions options = {}) {
         return map_later<false>(std::move(told), callable, std::forward<Range>(range), options);
     }
-    template <class F, std::ranges::input_range Range>
+    template <class F, input_range Range>
     requires(!is_task_options<F>) auto starmap_async(F callable, Range&& range,
                                                      MapOptions options = {}) {
         return map_later<true>(TaskOptions<mapped<true, F, Range>>{}, callable,
                                std::forward<Range>(range), options);
     }
-    template <class M, class F, std::ranges::input_range Range>
+    template <class M, class F, input_range Range>
     auto starmap_async(TaskOptions<M> told, F callable, Range&& range, MapOptions options = {}) {
         return map_later<true>(std::move(told), callable, std::forward<Range>(range), options);
     }
@@ -150,12 +150,12 @@ public:
     /// The results as an input range, in order: the input, which may be endless, is read while they
     /// are consumed. An lvalue range must outlive the results. `*it` throws the error of its item,
     /// and `++it` goes on behind it. To leave early is prompt: what was not begun is not begun.
-    template <class F, std::ranges::input_range Range>
+    template <class F, input_range Range>
     auto imap(F callable, Range&& range, MapOptions options = {}) {
         return results_of<true>(callable, std::forward<Range>(range), options);
     }
     /// In the order in which they end.
-    template <class F, std::ranges::input_range Range>
+    template <class F, input_range Range>
     auto imap_unordered(F callable, Range&& range, MapOptions options = {}) {
         return results_of<false>(callable, std::forward<Range>(range), options);
     }
@@ -203,7 +203,7 @@ protected:
 
 private:
     template <bool Star, class F, class Range>
-    using each_result = item_result_t<Star, F, std::ranges::range_value_t<Range>>;
+    using each_result = item_result_t<Star, F, item_of<Range>>;
     template <bool Star, class F, class Range>
     using mapped = map_result<each_result<Star, F, Range>>;
 
@@ -240,7 +240,7 @@ private:
 
     template <class Range>
     static std::optional<std::size_t> size_of(Range& range) {
-        if constexpr (std::ranges::sized_range<Range>)
+        if constexpr (sized_range<Range>)
             return static_cast<std::size_t>(std::ranges::size(range));
         else
             return std::nullopt;
@@ -256,11 +256,10 @@ private:
     auto map_now(const F& callable, Range& range, const MapOptions& options) {
         using R = each_result<Star, F, Range>;
         using M = map_result<R>;
-        if constexpr (!item_result<Star, F, std::ranges::range_value_t<Range>>::check()) {
+        if constexpr (!item_result<Star, F, item_of<Range>>::check()) {
             return refused_as<M>();
         } else {
-            using chunks =
-                chunker<R, F, std::ranges::iterator_t<Range>, std::ranges::sentinel_t<Range>, Star>;
+            using chunks = chunker<R, F, iterator_of<Range>, sentinel_of<Range>, Star>;
             const auto total = size_of(range);
             const auto job = std::make_shared<map_job<R, chunks>>(
                 front_, TaskOptions<M>{}, progress_count(options.progress, total), callable,
@@ -272,7 +271,7 @@ private:
 
     template <class M, bool Star, class F, class Range>
     static consteval bool check_options() {
-        using items = item_result<Star, F, std::ranges::range_value_t<Range>>;
+        using items = item_result<Star, F, item_of<Range>>;
         if constexpr (!items::check()) {
             return false;
         } else {
@@ -292,7 +291,7 @@ private:
         if constexpr (!check_options<M, Star, F, Range>()) {
             return refused_as<AsyncResult<M>>();
         } else {
-            using item = std::ranges::range_value_t<Range>;
+            using item = item_of<Range>;
             // Kept, so that the range need not outlive the call.
             auto kept = std::make_shared<std::vector<item>>();
             for (auto&& each : range) kept->push_back(std::forward<decltype(each)>(each));
@@ -309,11 +308,10 @@ private:
     template <bool Ordered, class F, class Range>
     auto results_of(const F& callable, Range&& range, MapOptions options) {
         using R = each_result<false, F, Range>;
-        if constexpr (!item_result<false, F, std::ranges::range_value_t<Range>>::check()) {
+        if constexpr (!item_result<false, F, item_of<Range>>::check()) {
             return refused_as<ImapResults<R>>();
         } else {
-            using chunks = chunker<R, F, std::ranges::iterator_t<Range>,
-                                   std::ranges::sentinel_t<Range>, false>;
+            using chunks = chunker<R, F, iterator_of<Range>, sentinel_of<Range>, false>;
             front_->require_open();
             if (options.chunksize == 0) options.chunksize = 1;
             const auto total = size_of(range);
@@ -400,7 +398,7 @@ private:
             throw Error("a pool of " + std::to_string(options.processes) + " processes: at most " +
                         std::to_string(pool_board::most_workers));
         options.name = name_or(std::move(options.name), "Pool");
-        module_table::get();  // the workers inherit it
+        module_table<>::get();  // the workers inherit it
         return options;
     }
     process_pool(PoolOptions options, int)
@@ -464,17 +462,17 @@ public:
 /// The results of `callable(item)` for every item, in order, from workers forked for this call: so
 /// any callable will do, [&] too, and the items are never serialized; only the results are. What
 /// the callable changes stays in its worker. Errors and crashes as Pool::map.
-template <class F, std::ranges::input_range Range>
+template <class F, detail::input_range Range>
 auto map(F&& callable, Range&& range, MapOptions options = {}) {
-    if constexpr (std::ranges::random_access_range<Range> && std::ranges::sized_range<Range>) {
-        constexpr bool fits = std::is_invocable_v<F&, std::ranges::range_reference_t<Range>>;
+    if constexpr (detail::random_access_range<Range> && detail::sized_range<Range>) {
+        constexpr bool fits = std::is_invocable_v<F&, detail::item_reference_of<Range>>;
         static_assert(fits,
                       "multiprocessing: mp::map's callable does not take the items of this range");
         if constexpr (!fits) {
             return std::vector<detail::refused_value>();
         } else {
             using call =
-                detail::inherited_call<std::remove_reference_t<F>, std::ranges::iterator_t<Range>>;
+                detail::inherited_call<std::remove_reference_t<F>, detail::iterator_of<Range>>;
             const std::size_t count = static_cast<std::size_t>(std::ranges::size(range));
             const typename call::inherited kept{callable, std::ranges::begin(range)};
             Pool pool(std::clamp<std::size_t>(count, 1, cpu_count()));
@@ -482,7 +480,7 @@ auto map(F&& callable, Range&& range, MapOptions options = {}) {
                             std::move(options));
         }
     } else {
-        std::vector<std::ranges::range_value_t<Range>> kept;
+        std::vector<detail::item_of<Range>> kept;
         for (auto&& each : range) kept.push_back(std::forward<decltype(each)>(each));
         return map(callable, kept, std::move(options));
     }

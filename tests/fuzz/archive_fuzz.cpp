@@ -33,9 +33,9 @@
 #include <variant>
 #include <vector>
 
-#include <multiprocessing/detail/archive/exception.hpp>
 #include <cereal/types/polymorphic.hpp>
 
+#include <multiprocessing/detail/archive/exception.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 
 namespace mp = multiprocessing;

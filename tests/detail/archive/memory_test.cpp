@@ -7,6 +7,7 @@
 #include <complex>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <filesystem>
@@ -71,6 +72,11 @@ enum plain_enum { zero, one };
 struct point {
     double x, y;
     bool operator==(const point&) const = default;
+};
+/// An order with a value: the nearest is the greatest.
+struct nearer_to {
+    int to = 0;
+    bool operator()(int a, int b) const { return std::abs(a - to) > std::abs(b - to); }
 };
 struct empty {
     bool operator==(const empty&) const = default;
@@ -342,6 +348,13 @@ TEST_CASE("archive: values of every standard type come back", "[archive]") {
     priorities.push(3);
     priorities.push(5);
     CHECK(sent(priorities).top() == 5);
+    std::priority_queue<int, std::vector<int>, nearer_to> near(nearer_to{10});
+    near.push(3);
+    near.push(8);
+    auto near_sent = sent(near);
+    near_sent.push(12);
+    near_sent.push(11);
+    CHECK(near_sent.top() == 11);  // its order came along
     const auto number = sent(std::make_unique<std::atomic<int>>(4));
     CHECK(number->load() == 4);
 }

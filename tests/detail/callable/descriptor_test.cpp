@@ -122,7 +122,7 @@ TEST_CASE("descriptor: a forged copy of a descriptor in writable memory is refus
     using thunk_type = call_stateless<decltype(f)>;
     static std::array<std::byte, sizeof(descriptor)> forged;
     std::memcpy(forged.data(), &descriptor_of<thunk_type>, sizeof(descriptor));
-    const place at = module_table::get().name_of(&forged);
+    const place at = module_table<>::get().name_of(&forged);
     const callable_ref ref{at.module, at.offset, reference_to<thunk_type>().type};
     CHECK_THROWS_WITH(called(message(ref, 7)), Contains("no constant"));
 }

@@ -43,7 +43,7 @@ int in_child(F f) {
 }  // namespace
 
 TEST_CASE("module table: an address and its place name each other", "[callable]") {
-    auto& table = module_table::get();
+    auto& table = module_table<>::get();
     const place constant = table.name_of(&constants[1]);
     CHECK(table.find(constant, 3 * sizeof(int), place_kind::constant) == &constants[1]);
     const place code = table.name_of(reinterpret_cast<const void*>(&function));
@@ -52,7 +52,7 @@ TEST_CASE("module table: an address and its place name each other", "[callable]"
 }
 
 TEST_CASE("module table: places in other modules have another module", "[callable]") {
-    auto& table = module_table::get();
+    auto& table = module_table<>::get();
     void* const in_libc = ::dlsym(RTLD_DEFAULT, "gnu_get_libc_version");
     REQUIRE(in_libc != nullptr);
     const place at = table.name_of(in_libc);
@@ -62,12 +62,12 @@ TEST_CASE("module table: places in other modules have another module", "[callabl
 
 TEST_CASE("module table: an address outside all modules can't be named", "[callable]") {
     const std::vector<int> on_the_heap(100);
-    CHECK_THROWS_WITH(module_table::get().name_of(on_the_heap.data()), Contains("no module"));
-    CHECK_THROWS_AS(module_table::get().name_of(nullptr), Error);
+    CHECK_THROWS_WITH(module_table<>::get().name_of(on_the_heap.data()), Contains("no module"));
+    CHECK_THROWS_AS(module_table<>::get().name_of(nullptr), Error);
 }
 
 TEST_CASE("module table: a forged place is refused, with what is wrong", "[callable]") {
-    auto& table = module_table::get();
+    auto& table = module_table<>::get();
     const place good = table.name_of(&constants);
 
     place other_build = good;
@@ -89,7 +89,7 @@ TEST_CASE("module table: a forged place is refused, with what is wrong", "[calla
 
 TEST_CASE("module table: what can be written to is no constant, and data is no code",
           "[callable]") {
-    auto& table = module_table::get();
+    auto& table = module_table<>::get();
     CHECK_THROWS_WITH(table.find(table.name_of(&variable), 4, place_kind::constant),
                       Contains("no constant"));
     CHECK_THROWS_WITH(table.find(table.name_of(&variable), 1, place_kind::code),
@@ -97,10 +97,10 @@ TEST_CASE("module table: what can be written to is no constant, and data is no c
 }
 
 TEST_CASE("module table: places hold in a forked child", "[callable]") {
-    const place at = module_table::get().name_of(&constants);
+    const place at = module_table<>::get().name_of(&constants);
     CHECK(in_child([&] {
               const void* here =
-                  module_table::get().find(at, sizeof constants, place_kind::constant);
+                  module_table<>::get().find(at, sizeof constants, place_kind::constant);
               return static_cast<const int*>(here)[3];
           }) == 4);
 }
@@ -109,7 +109,7 @@ TEST_CASE("module table: an unknown place in a child of a busy program is refuse
           "[callable]") {
     // Threads that hold the loader's lock when the fork comes: asking the loader in the child
     // would hang.
-    auto& table = module_table::get();
+    auto& table = module_table<>::get();
     place foreign = table.name_of(&constants);
     foreign.module ^= 1;
     std::atomic<bool> stop{false};
@@ -141,7 +141,7 @@ TEST_CASE("module table: an unknown place in a child of a busy program is refuse
 }
 
 TEST_CASE("module table: threads search while others ask the loader again", "[callable][threads]") {
-    auto& table = module_table::get();
+    auto& table = module_table<>::get();
     const place at = table.name_of(&constants);
     place foreign = at;
     foreign.module ^= 1;

@@ -29,11 +29,10 @@
 
 #include <cereal/cereal.hpp>
 #include <cereal/types/atomic.hpp>
-#include <cereal/types/queue.hpp>
-#include <cereal/types/stack.hpp>
 #include <cereal/types/string.hpp>
 
 #include <multiprocessing/detail/archive/buffer.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
@@ -53,6 +52,7 @@ class output_archive
     using base = cereal::OutputArchive<output_archive, cereal::AllowEmptyClassElision>;
 
 public:
+    template <compiled = compiled::when_used>
     explicit output_archive(message_writer& to) : base(this), to_(to) {}
 
     template <class... Ts>
@@ -82,6 +82,7 @@ class input_archive : public cereal::InputArchive<input_archive, cereal::AllowEm
     using base = cereal::InputArchive<input_archive, cereal::AllowEmptyClassElision>;
 
 public:
+    template <compiled = compiled::when_used>
     explicit input_archive(message_reader& from) : base(this), from_(from) {}
 
     template <class... Ts>
@@ -115,6 +116,7 @@ using name_function = std::string_view (*)();
 class message_writer {
 public:
     /// \param in_place  large blocks need not be copied: no user code runs while this writes
+    template <compiled = compiled::when_used>
     message_writer(message_buffer& to, bool in_place, name_function name) noexcept
         : to_(to), in_place_(in_place), name_(name) {}
 
@@ -126,6 +128,7 @@ public:
         if (size != 0) std::memcpy(to_.grow(size), data, size);
     }
     /// Bytes that belong to the value which is being written.
+    template <compiled = compiled::when_used>
     void own_bytes(const void* data, std::size_t size) {
         if (size >= stays_in_place && in_place_)
             to_.refer(data, size);
@@ -162,7 +165,10 @@ public:
         --depth_;
     }
     std::size_t size() const noexcept { return to_.size(); }
-    output_archive& archive() { return archive_ ? *archive_ : archive_.emplace(*this); }
+    template <compiled = compiled::when_used>
+    output_archive& archive() {
+        return archive_ ? *archive_ : archive_.emplace(*this);
+    }
 
     [[noreturn, gnu::cold, gnu::noinline]] void fail(std::string_view why) const {
         throw SerializationError(std::string(name_()) + " can't be sent: " + std::string(why));
@@ -190,6 +196,7 @@ private:
 /// Reads values out of a message, which may be damaged or forged.
 class message_reader {
 public:
+    template <compiled = compiled::when_used>
     message_reader(std::span<const std::byte> from, name_function name) noexcept
         : at_(from.data()), end_(from.data() + from.size()), size_(from.size()), name_(name) {}
 
@@ -258,7 +265,10 @@ public:
         if (at_ != end_) [[unlikely]]
             fail(std::to_string(left()) + " bytes are left over");
     }
-    input_archive& archive() { return archive_ ? *archive_ : archive_.emplace(*this); }
+    template <compiled = compiled::when_used>
+    input_archive& archive() {
+        return archive_ ? *archive_ : archive_.emplace(*this);
+    }
 
     [[noreturn, gnu::cold, gnu::noinline]] void fail(std::string_view why) const {
         throw SerializationError("a message of " + std::to_string(size_) + " bytes is not " +

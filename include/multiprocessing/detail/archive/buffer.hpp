@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
+
 namespace multiprocessing::detail {
 
 /// Bytes that only grow at the end, and blocks that stay where they are, in the order of the
@@ -32,6 +34,7 @@ public:
     }
 
     /// Lets a block of somebody else's memory follow. Blocks must outlive pieces()' use.
+    template <compiled = compiled::when_used>
     void refer(const void* from, std::size_t n) {
         end_own_piece();
         pieces_.push_back({static_cast<const std::byte*>(from), n});
@@ -41,6 +44,7 @@ public:
     std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - begin_) + outside_; }
 
     /// Makes the gather list; nothing may be added after.
+    template <compiled = compiled::when_used>
     std::span<const std::span<const std::byte>> gather() {
         end_own_piece();
         const std::byte* own = begin_;
@@ -70,6 +74,7 @@ private:
     static constexpr std::size_t small = std::size_t{1} << 20, large = std::size_t{16} << 20;
 
     /// Our bytes since the last block become a piece, without an address while they may move.
+    template <compiled = compiled::when_used>
     void end_own_piece() {
         const std::size_t own = static_cast<std::size_t>(end_ - begin_) - in_pieces_;
         if (own != 0) pieces_.push_back({static_cast<const std::byte*>(nullptr), own});

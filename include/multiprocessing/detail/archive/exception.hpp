@@ -39,6 +39,7 @@
 #include <multiprocessing/detail/archive/fingerprint.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/registry.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/demangle.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -163,6 +164,7 @@ inline void raise_crash(exception_state& from) {
     throw WorkerCrashed(from.text, from.number, from.pid);
 }
 
+template <compiled = compiled::when_used>
 inline constexpr exception_kind standard_exceptions[] = {
     with_text<std::runtime_error>("std::runtime_error"),
     with_text<std::logic_error>("std::logic_error"),
@@ -275,7 +277,7 @@ bool register_exception() {
 
 template <class Fits>
 const exception_kind* find_exception(Fits fits) {
-    for (const auto& kind : standard_exceptions)
+    for (const auto& kind : standard_exceptions<>)
         if (fits(kind)) return &kind;
     const auto* found =
         registered_exceptions.find([&](const registered_exception& r) { return fits(r.kind); });
@@ -337,7 +339,8 @@ inline std::string nested_text(int deepest = 16) {
 /// An exception as bytes.
 /// \throws std::bad_alloc, and nothing else: an exception that can't be told of becomes a
 ///         RemoteError that says so
-inline std::vector<std::byte> encode_exception(const std::exception_ptr& exception) {
+template <compiled = compiled::when_used>
+std::vector<std::byte> encode_exception(const std::exception_ptr& exception) {
     exception_state state{.type = "no exception", .text = "an empty std::exception_ptr"};
     if (exception != nullptr) try {
             std::rethrow_exception(exception);
@@ -369,7 +372,8 @@ inline std::vector<std::byte> encode_exception(const std::exception_ptr& excepti
 /// The exception of encode_exception(); a RemoteError if this process does not know its type, a
 /// SerializationError if the bytes are damaged.
 /// \param pid  the process that threw
-inline std::exception_ptr decode_exception(std::span<const std::byte> bytes, pid_t pid) {
+template <compiled = compiled::when_used>
+std::exception_ptr decode_exception(std::span<const std::byte> bytes, pid_t pid) {
     try {
         auto state = decode<exception_state>(bytes);
         const exception_kind* kind = nullptr;

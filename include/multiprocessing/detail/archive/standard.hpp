@@ -5,25 +5,20 @@
 /// How the types of the standard library are written and read.
 
 #include <array>
-#include <bitset>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <deque>
-#include <forward_list>
 #include <functional>
 #include <iterator>
-#include <list>
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -250,91 +245,8 @@ struct standard_type<std::array<T, N>> {  // of flat elements: flat itself, and 
     }
 };
 
-// Not flat: the unused bits of the last word must stay 0.
-template <std::size_t N>
-struct standard_type<std::bitset<N>> {
-    using parts = type_list<>;
-    static constexpr bool plain = true;
+// --- maps
 
-    static void put(message_writer& out, const std::bitset<N>& bits) {
-        if constexpr (N == 0) out.number(std::uint8_t{0});  // I1
-        for (std::size_t i = 0; i < N;) {
-            std::uint8_t byte = 0;
-            for (unsigned bit = 0; bit < 8 && i < N; ++bit, ++i)
-                byte = static_cast<std::uint8_t>(byte | (bits[i] ? 1u << bit : 0u));
-            out.number(byte);
-        }
-    }
-    static void get(message_reader& in, std::bitset<N>& bits) {
-        if constexpr (N == 0) in.take(1);
-        const std::byte* from = in.take((N + 7) / 8);
-        for (std::size_t i = 0; i < N; ++i)
-            bits[i] = (static_cast<unsigned>(from[i / 8]) >> (i % 8) & 1u) != 0;
-    }
-};
-
-// --- other sequences
-
-template <class Sequence, class T, class A>
-struct standard_sequence {
-    using parts = type_list<T>;
-    static constexpr bool plain = std_allocator<A>;
-
-    static void put(message_writer& out, const Sequence& sequence) {
-        out.count(sequence.size());
-        for (const auto& element : sequence) out.put(element);
-    }
-    static void get(message_reader& in, Sequence& sequence) {
-        sequence.clear();
-        for (std::size_t n = in.count(); n > 0; --n) in.get(sequence.emplace_back());
-    }
-};
-template <class T, class A>
-struct standard_type<std::deque<T, A>> : standard_sequence<std::deque<T, A>, T, A> {};
-template <class T, class A>
-struct standard_type<std::list<T, A>> : standard_sequence<std::list<T, A>, T, A> {};
-
-template <class T, class A>
-struct standard_type<std::forward_list<T, A>> {
-    using parts = type_list<T>;
-    static constexpr bool plain = std_allocator<A>;
-
-    static void put(message_writer& out, const std::forward_list<T, A>& list) {
-        out.count(static_cast<std::size_t>(std::distance(list.begin(), list.end())));
-        for (const auto& element : list) out.put(element);
-    }
-    static void get(message_reader& in, std::forward_list<T, A>& list) {
-        list.clear();
-        auto last = list.before_begin();
-        for (std::size_t n = in.count(); n > 0; --n) {
-            last = list.emplace_after(last);
-            in.get(*last);
-        }
-    }
-};
-
-// --- sets and maps
-
-template <class Set, bool Plain>
-struct standard_set {
-    using parts = type_list<typename Set::key_type>;
-    static constexpr bool plain = Plain && std_allocator<typename Set::allocator_type>;
-
-    static void put(message_writer& out, const Set& set) {
-        out.count(set.size());
-        for (const auto& key : set) out.put(key);
-    }
-    static void get(message_reader& in, Set& set) {
-        set.clear();
-        std::size_t n = in.count();
-        if constexpr (requires { set.reserve(n); }) set.reserve(n);
-        for (; n > 0; --n) {
-            typename Set::key_type key = typename Set::key_type();
-            in.get(key);
-            set.insert(set.end(), std::move(key));
-        }
-    }
-};
 template <class Map, bool Plain>
 struct standard_map {
     using parts = type_list<typename Map::key_type, typename Map::mapped_type>;
@@ -365,17 +277,6 @@ inline constexpr bool ordered = plain_key<K>&& plain_order<F>;
 template <class K, class H, class E>
 inline constexpr bool hashed = plain_key<K>&& plain_hash<H>&& plain_equal<E>;
 
-template <class K, class F, class A>
-struct standard_type<std::set<K, F, A>> : standard_set<std::set<K, F, A>, ordered<K, F>> {};
-template <class K, class F, class A>
-struct standard_type<std::multiset<K, F, A>> : standard_set<std::multiset<K, F, A>, ordered<K, F>> {
-};
-template <class K, class H, class E, class A>
-struct standard_type<std::unordered_set<K, H, E, A>>
-    : standard_set<std::unordered_set<K, H, E, A>, hashed<K, H, E>> {};
-template <class K, class H, class E, class A>
-struct standard_type<std::unordered_multiset<K, H, E, A>>
-    : standard_set<std::unordered_multiset<K, H, E, A>, hashed<K, H, E>> {};
 template <class K, class V, class F, class A>
 struct standard_type<std::map<K, V, F, A>> : standard_map<std::map<K, V, F, A>, ordered<K, F>> {};
 template <class K, class V, class F, class A>
@@ -387,6 +288,184 @@ struct standard_type<std::unordered_map<K, V, H, E, A>>
 template <class K, class V, class H, class E, class A>
 struct standard_type<std::unordered_multimap<K, V, H, E, A>>
     : standard_map<std::unordered_multimap<K, V, H, E, A>, hashed<K, H, E>> {};
+
+// --- known by their names: headers that are too large to be included for them
+
+/// Which class template of std a type is made of, of those that are known by name.
+enum class by_name {
+    none,
+    deque,
+    list,
+    forward_list,
+    set,
+    hash_set,
+    bitset,
+    queue,
+    priority_queue
+};
+
+consteval by_name kind_named(std::string_view name) {
+    if (!name.starts_with("std::")) return by_name::none;
+    name = name.substr(0, name.find('<'));
+    name.remove_prefix(name.rfind("::") + 2);  // libraries have inner namespaces
+    if (name == "deque") return by_name::deque;
+    if (name == "list") return by_name::list;
+    if (name == "forward_list") return by_name::forward_list;
+    if (name == "set" || name == "multiset") return by_name::set;
+    if (name == "unordered_set" || name == "unordered_multiset") return by_name::hash_set;
+    if (name == "bitset") return by_name::bitset;
+    if (name == "queue" || name == "stack") return by_name::queue;
+    if (name == "priority_queue") return by_name::priority_queue;
+    return by_name::none;
+}
+/// Only what looks like one of them is asked for its name.
+template <class T>
+consteval by_name find_kind() {
+    if constexpr (std::is_class_v<T> && (
+                                            requires { typename T::value_type; } ||
+                                            requires(const T& bits) { bits.test(0); }))
+        return kind_named(compilers_name<T>());
+    else
+        return by_name::none;
+}
+template <class T>
+inline constexpr by_name kind_of = find_kind<T>();
+
+template <class T, by_name Kind>
+struct named_type;
+
+template <class T>
+requires(kind_of<T> != by_name::none) struct standard_type<T> : named_type<T, kind_of<T>> {
+};
+
+template <class Sequence>
+struct named_sequence {
+    using parts = type_list<typename Sequence::value_type>;
+    static constexpr bool plain = std_allocator<typename Sequence::allocator_type>;
+
+    static void put(message_writer& out, const Sequence& sequence) {
+        out.count(sequence.size());
+        for (const auto& element : sequence) out.put(element);
+    }
+    static void get(message_reader& in, Sequence& sequence) {
+        sequence.clear();
+        for (std::size_t n = in.count(); n > 0; --n) in.get(sequence.emplace_back());
+    }
+};
+template <class T>
+struct named_type<T, by_name::deque> : named_sequence<T> {};
+template <class T>
+struct named_type<T, by_name::list> : named_sequence<T> {};
+
+template <class List>
+struct named_type<List, by_name::forward_list> {
+    using parts = type_list<typename List::value_type>;
+    static constexpr bool plain = std_allocator<typename List::allocator_type>;
+
+    static void put(message_writer& out, const List& list) {
+        out.count(static_cast<std::size_t>(std::distance(list.begin(), list.end())));
+        for (const auto& element : list) out.put(element);
+    }
+    static void get(message_reader& in, List& list) {
+        list.clear();
+        auto last = list.before_begin();
+        for (std::size_t n = in.count(); n > 0; --n) {
+            last = list.emplace_after(last);
+            in.get(*last);
+        }
+    }
+};
+
+template <class Set, bool Plain>
+struct named_set {
+    using parts = type_list<typename Set::key_type>;
+    static constexpr bool plain = Plain && std_allocator<typename Set::allocator_type>;
+
+    static void put(message_writer& out, const Set& set) {
+        out.count(set.size());
+        for (const auto& key : set) out.put(key);
+    }
+    static void get(message_reader& in, Set& set) {
+        set.clear();
+        std::size_t n = in.count();
+        if constexpr (requires { set.reserve(n); }) set.reserve(n);
+        for (; n > 0; --n) {
+            typename Set::key_type key = typename Set::key_type();
+            in.get(key);
+            set.insert(set.end(), std::move(key));
+        }
+    }
+};
+template <class T>
+struct named_type<T, by_name::set>
+    : named_set<T, ordered<typename T::key_type, typename T::key_compare>> {};
+template <class T>
+struct named_type<T, by_name::hash_set>
+    : named_set<T, hashed<typename T::key_type, typename T::hasher, typename T::key_equal>> {};
+
+// Not flat: the unused bits of the last word must stay 0.
+template <class Bits>
+struct named_type<Bits, by_name::bitset> {
+    static constexpr std::size_t N = Bits().size();
+    using parts = type_list<>;
+    static constexpr bool plain = true;
+
+    static void put(message_writer& out, const Bits& bits) {
+        if constexpr (N == 0) out.number(std::uint8_t{0});  // I1
+        for (std::size_t i = 0; i < N;) {
+            std::uint8_t byte = 0;
+            for (unsigned bit = 0; bit < 8 && i < N; ++bit, ++i)
+                byte = static_cast<std::uint8_t>(byte | (bits[i] ? 1u << bit : 0u));
+            out.number(byte);
+        }
+    }
+    static void get(message_reader& in, Bits& bits) {
+        if constexpr (N == 0) in.take(1);
+        const std::byte* from = in.take((N + 7) / 8);
+        for (std::size_t i = 0; i < N; ++i)
+            bits[i] = (static_cast<unsigned>(from[i / 8]) >> (i % 8) & 1u) != 0;
+    }
+};
+
+/// std::queue, std::stack: their container, which is protected.
+template <class Queue>
+struct named_type<Queue, by_name::queue> {
+    using container = typename Queue::container_type;
+    using parts = type_list<container>;
+    static constexpr bool plain = true;
+
+    static void put(message_writer& out, const Queue& queue) { out.put(queue.*opened::items()); }
+    static void get(message_reader& in, Queue& queue) { in.get(queue.*opened::items()); }
+
+private:
+    struct opened : Queue {
+        static auto items() { return &opened::c; }
+    };
+};
+/// The order is part of it, unless its type says all.
+template <class Queue>
+struct named_type<Queue, by_name::priority_queue> {
+    using container = typename Queue::container_type;
+    using order = typename Queue::value_compare;
+    using parts = std::conditional_t<std::is_empty_v<order>, type_list<container>,
+                                     type_list<container, order>>;
+    static constexpr bool plain = true;
+
+    static void put(message_writer& out, const Queue& queue) {
+        out.put(queue.*opened::items());
+        if constexpr (!std::is_empty_v<order>) out.put(queue.*opened::compare());
+    }
+    static void get(message_reader& in, Queue& queue) {
+        in.get(queue.*opened::items());
+        if constexpr (!std::is_empty_v<order>) in.get(queue.*opened::compare());
+    }
+
+private:
+    struct opened : Queue {
+        static auto items() { return &opened::c; }
+        static auto compare() { return &opened::comp; }
+    };
+};
 
 // --- products and sums
 

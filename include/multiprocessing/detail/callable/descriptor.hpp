@@ -97,7 +97,7 @@ MP_HIDDEN inline constexpr descriptor descriptor_of{
 template <thunk T>
 MP_HIDDEN callable_ref reference_to() {
     const descriptor& d = descriptor_of<T>;
-    const place at = module_table::get().name_of(&d);
+    const place at = module_table<>::get().name_of(&d);
     return {at.module, at.offset, d.type};
 }
 
@@ -109,13 +109,14 @@ __attribute__((no_sanitize("address"))) inline std::uint64_t word_at(const std::
 
 /// The descriptor that a reference names, checked.
 /// \throws UnknownCallable if this process has no such descriptor
-inline const descriptor& resolve(callable_ref ref) {
+template <compiled = compiled::when_used>
+const descriptor& resolve(callable_ref ref) {
     const auto refuse = [&](const char* what) {
         throw UnknownCallable(std::string("a message names a callable that is not there (") + what +
                               "): it is malformed, or of another build of the program");
     };
-    const void* const at = module_table::get().find({ref.module, ref.offset}, sizeof(descriptor),
-                                                    place_kind::constant);
+    const void* const at = module_table<>::get().find({ref.module, ref.offset}, sizeof(descriptor),
+                                                      place_kind::constant);
     if (reinterpret_cast<std::uintptr_t>(at) % alignof(descriptor) != 0) refuse("misaligned");
     const auto& d = *static_cast<const descriptor*>(at);
     if (word_at(&d.magic) != descriptor::right_magic) refuse("no descriptor at its place");
@@ -157,7 +158,7 @@ concept function_pointer = std::is_pointer_v<F> && std::is_function_v<std::remov
 /// Names the function for other processes of the program.
 template <function_pointer F>
 place place_of(F function) {
-    return module_table::get().name_of(reinterpret_cast<const void*>(function));
+    return module_table<>::get().name_of(reinterpret_cast<const void*>(function));
 }
 
 /// The function that a place names. That it has the type F is for the thunk to know: the code
@@ -166,7 +167,7 @@ place place_of(F function) {
 template <function_pointer F>
 F function_at(place at) {
     return reinterpret_cast<F>(
-        const_cast<void*>(module_table::get().find(at, 1, place_kind::code)));
+        const_cast<void*>(module_table<>::get().find(at, 1, place_kind::code)));
 }
 
 }  // namespace multiprocessing::detail

@@ -25,6 +25,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -119,7 +120,8 @@ inline void read_notes(std::uintptr_t at, std::uintptr_t end, std::size_t align,
 }
 
 /// Reads a module from what the loader says about it.
-inline loaded_module read_module(const dl_phdr_info& info) {
+template <compiled = compiled::when_used>
+loaded_module read_module(const dl_phdr_info& info) {
     loaded_module m;
     m.base = info.dlpi_addr;
     m.path = info.dlpi_name ? info.dlpi_name : "";
@@ -166,6 +168,7 @@ inline loaded_module read_module(const dl_phdr_info& info) {
 /// I3  Entries are never changed or freed, so that a search needs no lock; a module that comes back
 ///     to where it was finds its entry again. An entry may outlive its module: is_there() asks,
 ///     without a lock, before each use.
+template <compiled = compiled::when_used>
 class MP_EXPORT module_table {
 public:
     /// Never destroyed. The first use must not be in a forked child.

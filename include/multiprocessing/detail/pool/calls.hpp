@@ -20,6 +20,7 @@
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/sendable.hpp>
 #include <multiprocessing/detail/callable/descriptor.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/pool/worker.hpp>
 #include <multiprocessing/detail/process/arguments.hpp>
@@ -73,7 +74,7 @@ auto pack_callable(const F& callable) {
         constexpr bool low_bit_first = member_tag_in_pointer;
         const bool is_virtual = ((low_bit_first ? words[0] : words[1]) & 1) != 0;
         member_place at{{}, words[0], words[1], is_virtual};
-        if (!is_virtual) at.code = module_table::get().name_of(reinterpret_cast<void*>(words[0]));
+        if (!is_virtual) at.code = module_table<>::get().name_of(reinterpret_cast<void*>(words[0]));
         return at;
     } else if constexpr (how == travels::as_nothing) {
         return nothing{};
@@ -98,7 +99,7 @@ F unpack_callable(packed_callable<F>&& packed) {
         std::int64_t words[2] = {packed.first, packed.second};
         if (!packed.is_virtual)
             words[0] = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(
-                module_table::get().find(packed.code, 1, place_kind::code)));
+                module_table<>::get().find(packed.code, 1, place_kind::code)));
         F callable;
         std::memcpy(&callable, words, sizeof callable);
         return callable;
@@ -167,7 +168,8 @@ consteval bool check_call() {
 // --- the bytes of a task: {64-bit length, callable}, then for each item {64-bit length, item}; of
 // flat items, and of a single call's arguments, just their bytes
 
-inline void append(std::vector<std::byte>& to, pieces from, std::size_t size) {
+template <compiled = compiled::when_used>
+void append(std::vector<std::byte>& to, pieces from, std::size_t size) {
     std::size_t at = to.size();
     to.resize(at + size);
     for (const auto& piece : from) {
@@ -175,14 +177,16 @@ inline void append(std::vector<std::byte>& to, pieces from, std::size_t size) {
         at += piece.size();
     }
 }
-inline void append_framed(std::vector<std::byte>& to, pieces from, std::size_t size) {
+template <compiled = compiled::when_used>
+void append_framed(std::vector<std::byte>& to, pieces from, std::size_t size) {
     const std::uint64_t length = size;
     const auto head = std::as_bytes(std::span(&length, 1));
     to.insert(to.end(), head.begin(), head.end());
     append(to, from, size);
 }
 /// Cuts a framed part off the front.
-inline std::span<const std::byte> take_framed(std::span<const std::byte>& from) {
+template <compiled = compiled::when_used>
+std::span<const std::byte> take_framed(std::span<const std::byte>& from) {
     std::uint64_t length;
     if (from.size() < sizeof length) throw SerializationError("a task's message is cut short");
     std::memcpy(&length, from.data(), sizeof length);
@@ -311,8 +315,9 @@ struct star_thunk {
 
 /// The bytes of items from the n-th on, with the callable in front, of `whole`.
 /// \param item_size  of flat items; 0: framed
-inline std::vector<std::byte> cut_rest(std::span<const std::byte> whole, std::uint32_t n,
-                                       std::size_t item_size) {
+template <compiled = compiled::when_used>
+std::vector<std::byte> cut_rest(std::span<const std::byte> whole, std::uint32_t n,
+                                std::size_t item_size) {
     std::span<const std::byte> behind = whole;
     take_framed(behind);
     const auto front = whole.first(whole.size() - behind.size());
@@ -331,7 +336,8 @@ struct result_frame {
     std::span<const std::byte> bytes;
     std::size_t size;  // with its head; 0: malformed
 };
-inline result_frame read_frame(std::span<const std::byte> from, std::size_t flat_size) noexcept {
+template <compiled = compiled::when_used>
+result_frame read_frame(std::span<const std::byte> from, std::size_t flat_size) noexcept {
     if (from.empty()) return {};
     const auto kind = static_cast<frame>(from[0]);
     if (kind == frame::flat) {
@@ -346,7 +352,8 @@ inline result_frame read_frame(std::span<const std::byte> from, std::size_t flat
     return {kind, from.subspan(head, length), head + length};
 }
 /// \throws the exception that came instead of a value, and SerializationError
-inline void require_value(const result_frame& got, pid_t worker) {
+template <compiled = compiled::when_used>
+void require_value(const result_frame& got, pid_t worker) {
     if (got.size == 0) throw SerializationError("the result of a task is malformed");
     if (got.kind == frame::exception) std::rethrow_exception(decode_exception(got.bytes, worker));
 }

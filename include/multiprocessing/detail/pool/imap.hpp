@@ -12,7 +12,7 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
-#include <ranges>
+#include <span>  // declares std::ranges::enable_view, without the rest of <ranges>
 #include <type_traits>
 #include <utility>
 
@@ -139,7 +139,7 @@ private:
 /// `*it` throws the error of that item; `++it` goes on behind it. A view: `pool.imap(f, endless) |
 /// std::views::take(3)`.
 template <class R>
-class ImapResults : public std::ranges::view_base {
+class ImapResults {
 public:
     class iterator {
     public:
@@ -221,3 +221,6 @@ private:
 };
 
 }  // namespace multiprocessing
+
+template <class R>
+inline constexpr bool std::ranges::enable_view<multiprocessing::ImapResults<R>> = true;

@@ -13,6 +13,8 @@
 #include <cstdio>
 #include <iostream>
 #include <streambuf>
+#include <string_view>
+#include <typeinfo>
 #include <utility>
 
 #include <fcntl.h>
@@ -21,10 +23,6 @@
 
 #if __has_include(<sys/single_threaded.h>)
 #include <sys/single_threaded.h>
-#endif
-#if __has_include(<ext/stdio_sync_filebuf.h>)
-#include <ext/stdio_filebuf.h>
-#include <ext/stdio_sync_filebuf.h>
 #endif
 
 #include <multiprocessing/detail/platform/call.hpp>
@@ -62,14 +60,17 @@ void for_each_stream(F f) noexcept {
     if (locks) ::_IO_list_unlock();
 }
 
+/// Whether the buffer is of a class template of libstdc++, whose headers are too large to be
+/// included for it. Never so with another library.
+/// \param mangled  how the class's name begins
+template <class Char>
+bool is_made_of(std::basic_streambuf<Char>* buffer, std::string_view mangled) noexcept {
+    return buffer != nullptr && std::string_view(typeid(*buffer).name()).starts_with(mangled);
+}
 /// Whether the buffer is only a face of a C stream, which is flushed as such.
 template <class Char>
-bool is_face_of_stdio([[maybe_unused]] std::basic_streambuf<Char>* buffer) noexcept {
-#if __has_include(<ext/stdio_sync_filebuf.h>)
-    return dynamic_cast<__gnu_cxx::stdio_sync_filebuf<Char>*>(buffer) != nullptr;
-#else
-    return false;
-#endif
+bool is_face_of_stdio(std::basic_streambuf<Char>* buffer) noexcept {
+    return is_made_of(buffer, "N9__gnu_cxx18stdio_sync_filebufI");
 }
 
 template <class Char>
@@ -141,11 +142,9 @@ inline void empty_stdin(bool has_read) noexcept {
     }
     if (!has_read) return;
     ::__fpurge(stdin);
-#if __has_include(<ext/stdio_sync_filebuf.h>)
-    if (auto* own = dynamic_cast<__gnu_cxx::stdio_filebuf<char>*>(std::cin.rdbuf())) {
-        for (auto left = own->in_avail(); left > 0; --left) own->sbumpc();
-    }
-#endif
+    std::streambuf* const buffer = std::cin.rdbuf();
+    if (is_made_of(buffer, "N9__gnu_cxx13stdio_filebufI"))
+        for (auto left = buffer->in_avail(); left > 0; --left) buffer->sbumpc();
 }
 
 }  // namespace multiprocessing::detail

@@ -9,11 +9,14 @@
 #include <span>
 #include <utility>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
+
 namespace multiprocessing::detail {
 
 /// Borrows the thread's buffer; one nested in another (a user's load() that gets from a queue)
 /// finds none and has its own. Kept from message to message while it is not large: fresh pages
 /// cost more than the copy.
+template <compiled = compiled::when_used>
 class receive_buffer {
 public:
     receive_buffer() noexcept : memory_(std::exchange(kept(), {})) {}
