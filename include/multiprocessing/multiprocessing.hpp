@@ -8,4 +8,5 @@
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
+#include <multiprocessing/shared_memory.hpp>
 #include <multiprocessing/version.hpp>
