@@ -8,4 +8,5 @@
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
+#include <multiprocessing/synchronize.hpp>
 #include <multiprocessing/version.hpp>
