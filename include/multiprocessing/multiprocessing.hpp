@@ -9,4 +9,5 @@
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
 #include <multiprocessing/shared_memory.hpp>
+#include <multiprocessing/synchronize.hpp>
 #include <multiprocessing/version.hpp>

@@ -23,7 +23,9 @@ namespace multiprocessing::detail {
 /// A handle: copies are the same object, in this process and, sent or inherited, in others. The
 /// region is gone with its last user.
 /// \tparam Shared  what lies behind the region's header: standard layout, all-zero is valid; never
-///     destroyed. A kill leaves it as its own protocol says.
+///     destroyed. A kill leaves it as its own protocol says. If it holds locks that users hold, it
+///     has a `leave()`, called when this process's last handle goes: false if a thread of the
+///     process still holds one, for then the memory must stay mapped.
 /// \tparam Kind  of the region
 template <class Shared, region_kind Kind>
 class shared_object {
@@ -96,6 +98,10 @@ private:
         explicit side(region memory) : memory_(std::move(memory)) {}
         region& memory() noexcept { return memory_; }
         void detach() noexcept {}
+        bool must_stay() noexcept {
+            if constexpr (requires(Shared & object) { object.leave(); }) return !shared()->leave();
+            return false;
+        }
         Shared* shared() noexcept { return reinterpret_cast<Shared*>(memory_.data() + offset); }
 
     private:
