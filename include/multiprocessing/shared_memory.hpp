@@ -23,13 +23,13 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 
+#include <multiprocessing/detail/shm/array_interface.hpp>
 #include <multiprocessing/detail/shm/list_slot.hpp>
 #include <multiprocessing/detail/shm/named_memory.hpp>
 #include <multiprocessing/detail/shm/shared_elements.hpp>
@@ -44,11 +44,8 @@ namespace multiprocessing {
 /// from task to task keep a handle, in worker_local() or by a capture made before the Pool.
 /// \tparam T  trivially copyable
 template <class T>
-class SharedArray {
+class SharedArray : public detail::array_interface<SharedArray<T>, T> {
 public:
-    using element_type = T;
-    using value_type = T;
-    using iterator = T*;
     using mp_handle_tag = void;
 
     /// No elements, no memory.
@@ -69,19 +66,6 @@ public:
     /// Aligned to 64 bytes.
     T* data() const noexcept { return elements_.data(); }
     std::size_t size() const noexcept { return elements_.size(); }
-    bool empty() const noexcept { return size() == 0; }
-    T* begin() const noexcept { return data(); }
-    T* end() const noexcept { return data() + size(); }
-    std::span<T> span() const noexcept { return {data(), size()}; }
-
-    T& operator[](std::size_t i) const noexcept { return data()[i]; }
-    /// \throws std::out_of_range
-    T& at(std::size_t i) const {
-        if (i >= size())
-            throw std::out_of_range("SharedArray::at: index " + std::to_string(i) + " of " +
-                                    std::to_string(size()));
-        return data()[i];
-    }
 
     /// The same array? (Not: the same values.)
     friend bool operator==(const SharedArray& a, const SharedArray& b) noexcept {

@@ -15,6 +15,7 @@
 /// Each is made with OsError if the kernel refuses the shared memory or its descriptor.
 
 #include <chrono>
+#include <cstddef>
 
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/sync/handle.hpp>
@@ -66,7 +67,7 @@ private:
 /// holder is an error.
 class RLock : public detail::sync_handle<detail::recursive_lock>, public detail::lockable<RLock> {
 public:
-    RLock() : sync_handle(0) {}
+    RLock() : RLock(0) {}
 
     /// Once less. \throws ProcessError if this thread does not hold it
     void release() const { give(); }
@@ -77,6 +78,10 @@ public:
         return state().recover(detail::deadline_after(timeout));
     }
     bool locked() const noexcept { return state().locked(); }
+
+protected:
+    /// \param behind  bytes in its region for what it guards
+    explicit RLock(std::size_t behind) : sync_handle(behind) {}
 
 private:
     friend lockable;
