@@ -490,7 +490,7 @@ TEST_CASE("SharedMemory: has a name, a size and bytes, and lives until unlink", 
 }
 
 TEST_CASE("SharedMemory: a umask changes nothing: it is its owner's only", "[shared][named]") {
-    for (const mode_t mask : {0, 0777}) {
+    for (const mode_t mask : {mode_t{0}, mode_t{0777}}) {
         const mode_t before = ::umask(mask);
         const auto memory = mp::SharedMemory::create(100);
         ::umask(before);
