@@ -29,10 +29,10 @@
 #include <type_traits>
 #include <utility>
 
-#include <multiprocessing/detail/shm/array_interface.hpp>
-#include <multiprocessing/detail/shm/list_slot.hpp>
-#include <multiprocessing/detail/shm/named_memory.hpp>
-#include <multiprocessing/detail/shm/shared_elements.hpp>
+#include <multiprocessing/detail/data/array_interface.hpp>
+#include <multiprocessing/detail/data/list_slot.hpp>
+#include <multiprocessing/detail/data/named_memory.hpp>
+#include <multiprocessing/detail/data/shared_elements.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing {

@@ -28,10 +28,10 @@
 #include <type_traits>
 #include <utility>
 
+#include <multiprocessing/detail/data/array_interface.hpp>
+#include <multiprocessing/detail/data/guarded_elements.hpp>
+#include <multiprocessing/detail/data/shared_elements.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/shm/array_interface.hpp>
-#include <multiprocessing/detail/shm/shared_elements.hpp>
-#include <multiprocessing/detail/sync/guarded_elements.hpp>
 #include <multiprocessing/detail/sync/lockable.hpp>
 #include <multiprocessing/errors.hpp>
 #include <multiprocessing/synchronize.hpp>

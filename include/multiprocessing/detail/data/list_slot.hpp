@@ -15,7 +15,7 @@
 #include <string_view>
 #include <type_traits>
 
-#include <multiprocessing/detail/shm/shared_elements.hpp>
+#include <multiprocessing/detail/data/shared_elements.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {

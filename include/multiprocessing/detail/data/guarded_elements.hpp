@@ -10,8 +10,8 @@
 #include <utility>
 
 #include <multiprocessing/detail/archive/fingerprint.hpp>
+#include <multiprocessing/detail/data/shared_elements.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/shm/shared_elements.hpp>
 #include <multiprocessing/errors.hpp>
 #include <multiprocessing/synchronize.hpp>
 
