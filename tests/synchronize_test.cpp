@@ -312,7 +312,7 @@ TEMPLATE_TEST_CASE("locks: the last handle may go while a thread has the lock", 
 }
 
 TEMPLATE_TEST_CASE("synchronization objects go to processes by every way", "[sync]", mp::Lock,
-                   mp::RLock) {
+                   mp::RLock, mp::SharedLock, mp::Semaphore, mp::BoundedSemaphore, mp::Condition) {
     const test::no_leaks leaks;
     TestType object;
     mp::Queue<TestType> queue;
@@ -332,6 +332,264 @@ TEMPLATE_TEST_CASE("synchronization objects go to processes by every way", "[syn
     queue.put(object);
     CHECK(queue.get() == object);
     CHECK_FALSE(TestType() == object);
+}
+
+TEST_CASE("Event: goes to processes by every way", "[sync]") {
+    const mp::Event first, second, third;
+    mp::Queue<mp::Event> queue;
+    mp::Process by_argument([](mp::Event given) { given.set(); }, first);
+    mp::Process by_capture([=] { second.set(); });
+    mp::Process by_message([queue]() mutable { queue.get().set(); });
+    for (auto* p : {&by_argument, &by_capture, &by_message}) p->start();
+    queue.put(third);
+    CHECK(first.wait());
+    CHECK(second.wait(1h));
+    CHECK(third.wait_until(std::chrono::system_clock::now() + 1h));
+    for (auto* p : {&by_argument, &by_capture, &by_message}) p->join();
+}
+
+TEST_CASE("Event: a level that stays up until it is cleared", "[sync]") {
+    const mp::Event event;
+    CHECK_FALSE(event.is_set());
+    const auto begin = test::clock::now();
+    CHECK_FALSE(event.wait(20ms));
+    CHECK_FALSE(event.wait(-1s));
+    CHECK_FALSE(event.wait_until(test::clock::now() + 20ms));
+    CHECK(test::clock::now() - begin >= 40ms);
+    event.set();
+    event.set();
+    CHECK(event.is_set());
+    CHECK(event.wait());
+    CHECK(event.wait(0s));
+    event.clear();
+    event.clear();
+    CHECK_FALSE(event.is_set());
+    CHECK_FALSE(event.wait(0s));
+}
+
+TEST_CASE("Event: who waited returns though it is cleared at once (I2)", "[sync]") {
+    const mp::Event event;
+    std::vector<child> waiting;
+    for (int i = 0; i < 4; ++i) {
+        waiting.emplace_back([&] { return event.wait(std::chrono::hours::max()) ? 0 : 1; });
+        CHECK(waiting.back().wait_asleep());
+    }
+    event.set();
+    event.clear();
+    for (child& one : waiting) CHECK(one.exit_status() == 0);
+}
+
+TEST_CASE("Event: what was written before set() is seen after wait()", "[sync][threads]") {
+    for (int round = 0; round < 300; ++round) {
+        const mp::Event event, back;
+        int data = 0;
+        std::thread other([&] {
+            event.wait();
+            data = data + 1;
+            back.set();
+        });
+        data = 1;
+        event.set();
+        back.wait();
+        const bool right = data == 2;
+        other.join();
+        REQUIRE(right);
+    }
+}
+
+TEMPLATE_TEST_CASE("semaphores: units are taken and given back", "[sync]", mp::Semaphore,
+                   mp::BoundedSemaphore) {
+    const TestType one;
+    CHECK(one.value() == 1);
+    CHECK(one.acquire());
+    CHECK(one.locked());
+    const auto begin = test::clock::now();
+    CHECK_FALSE(one.acquire(20ms));
+    CHECK_FALSE(one.try_acquire_for(20ms));
+    CHECK_FALSE(one.try_acquire_until(test::clock::now() + 20ms));
+    CHECK(test::clock::now() - begin >= 60ms);
+    CHECK_FALSE(one.acquire(0s));
+    CHECK_FALSE(one.acquire(-5s));
+    CHECK_FALSE(one.try_acquire());
+    CHECK_FALSE(one.try_lock());
+    one.release();
+    {
+        const std::lock_guard guard(one);
+        CHECK(one.value() == 0);
+    }
+    CHECK(one.value() == 1);
+    {
+        const std::unique_lock guard(one, 1h);
+        CHECK(guard.owns_lock());
+    }
+
+    const TestType many(5);
+    for (int i = 0; i < 5; ++i) CHECK(many.try_acquire());
+    CHECK_FALSE(many.try_acquire());
+    many.release(5);
+    CHECK(many.value() == 5);
+    many.release(0);
+    CHECK(TestType(0).locked());
+    CHECK_THROWS_AS(TestType(static_cast<std::size_t>(-1)), mp::Error);
+    CHECK(TestType(0x7fffffff).value() == 0x7fffffff);
+}
+
+TEST_CASE("Semaphore: one takes, another gives back", "[sync]") {
+    const mp::Semaphore hand_over(0);
+    CHECK(child([&] { return hand_over.release(), 0; }).exit_status() == 0);
+    CHECK(hand_over.acquire());
+    hand_over.release(3);
+    hand_over.release(5000);
+    CHECK(hand_over.value() == 5003);
+    CHECK_THROWS_AS(hand_over.release(0x7fffffff), mp::Error);
+    hand_over.release(0x7fffffff - 5003);
+    CHECK(hand_over.value() == 0x7fffffff);
+    CHECK_THROWS_AS(hand_over.release(), mp::Error);
+    CHECK(hand_over.value() == 0x7fffffff);
+    CHECK(hand_over.acquire());
+}
+
+TEST_CASE("BoundedSemaphore: an Error past its units", "[sync]") {
+    const mp::BoundedSemaphore two(2);
+    CHECK_THROWS_AS(two.release(), mp::Error);
+    two.acquire();
+    CHECK_THROWS_AS(two.release(2), mp::Error);
+    CHECK_THROWS_AS(two.release(static_cast<std::size_t>(-1)), mp::Error);
+    two.release();
+    CHECK(two.value() == 2);
+}
+
+TEMPLATE_TEST_CASE("semaphores: release(n) wakes n", "[sync]", mp::Semaphore,
+                   mp::BoundedSemaphore) {
+    const TestType units(6);
+    for (int i = 0; i < 6; ++i) units.acquire();
+    auto& awake = shared<std::atomic<int>>();
+    std::vector<child> waiting;
+    for (int i = 0; i < 6; ++i) {
+        waiting.emplace_back([&] { return units.acquire(), ++awake, 0; });
+        CHECK(waiting.back().wait_asleep());
+    }
+    units.release(2);
+    CHECK(test::eventually([&] { return awake == 2; }));
+    CHECK(units.value() == 0);
+    units.release();
+    CHECK(test::eventually([&] { return awake == 3; }));
+    units.release(3);
+    for (child& one : waiting) CHECK(one.exit_status() == 0);
+    CHECK(units.value() == 0);
+}
+
+TEST_CASE("semaphores: a bounded section, in threads and processes", "[sync]") {
+    const mp::BoundedSemaphore units(2);
+    auto& inside = shared<std::atomic<int>>();
+    auto& most = shared<std::atomic<int>>();
+    const auto work = [&, units] {
+        for (int i = 0; i < 1000; ++i) {
+            units.acquire();
+            for (int now = ++inside, seen = most; now > seen;)
+                if (most.compare_exchange_weak(seen, now)) break;
+            --inside;
+            units.release();
+        }
+    };
+    mp::Process first(work), second(work);
+    first.start();
+    second.start();
+    std::thread third(work);
+    third.join();
+    first.join();
+    second.join();
+    CHECK(units.value() == 2);
+    CHECK(most <= 2);
+}
+
+TEST_CASE("semaphores: data goes with a unit", "[sync][threads]") {
+    const mp::Semaphore there(0), back(0);
+    int data = 0;
+    std::thread other([&] {
+        for (int i = 0; i < 3000; ++i) {
+            there.acquire();
+            data = data + 1;
+            back.release();
+        }
+    });
+    bool right = true;
+    for (int i = 0; i < 3000; ++i) {
+        data = 2 * i;
+        there.release();
+        back.acquire();
+        right = right && data == 2 * i + 1;
+    }
+    other.join();
+    CHECK(right);
+}
+
+TEST_CASE("semaphores: a dead process's units stay taken, a robust one's come back (K5)",
+          "[sync][kill]") {
+    const auto die_with_two = [](const auto& units) {
+        auto& done = shared<std::atomic<int>>();
+        child holder = stays_after([&] { units.acquire(), units.acquire(); }, done);
+        REQUIRE(test::eventually([&] { return done == 1; }));
+        return holder;
+    };
+    const mp::Semaphore plain(2);
+    die_with_two(plain).kill();
+    CHECK_FALSE(plain.acquire(1ms));
+    CHECK(plain.value() == 0);
+
+    const mp::Semaphore robust(2, mp::robust);
+    {
+        child holder = die_with_two(robust);
+        CHECK_FALSE(robust.try_acquire());
+        CHECK(robust.value() == 0);
+        child waiting([&] { return robust.acquire() ? 0 : 1; });
+        CHECK(waiting.wait_asleep());
+        holder.kill();
+        CHECK(waiting.exit_status() == 0);
+    }
+    CHECK(robust.value() == 2);
+    die_with_two(robust).kill();
+    CHECK(robust.try_acquire());
+    CHECK(robust.acquire());
+    CHECK_FALSE(robust.try_acquire());
+    robust.release(2);
+    CHECK(robust.value() == 2);
+}
+
+TEMPLATE_TEST_CASE("semaphores: of a robust one only the holder releases", "[sync]", mp::Semaphore,
+                   mp::BoundedSemaphore) {
+    const TestType units(3, mp::robust);
+    CHECK_THROWS_AS(units.release(), mp::ProcessError);
+    units.acquire();
+    CHECK(child([&] {
+              try {
+                  units.release();
+              } catch (const mp::ProcessError&) {
+                  units.acquire();
+                  units.release();
+                  return 0;
+              }
+              return 1;
+          }).exit_status() == 0);
+    CHECK_THROWS_AS(units.release(2), mp::ProcessError);
+    std::thread([&] { units.release(); }).join();  // units are the process's
+    CHECK(units.value() == 3);
+    CHECK_THROWS_AS(units.release(), mp::ProcessError);
+}
+
+TEST_CASE("semaphores: a killed waiter takes no unit along (K2)", "[sync][kill]") {
+    const mp::Semaphore units(0);
+    child first([&] { return units.acquire(), 0; });
+    CHECK(first.wait_asleep());
+    child second([&] { return units.acquire() ? 0 : 1; });
+    CHECK(second.wait_asleep());
+    first.stop();
+    units.release();  // wakes the first one, which can't take it
+    first.kill();
+    CHECK(second.exit_status() == 0);
+    CHECK(units.value() == 0);
+    units.release();
+    CHECK(units.try_acquire());
 }
 
 TEST_CASE("synchronization objects: a handle of another class is refused", "[sync]") {

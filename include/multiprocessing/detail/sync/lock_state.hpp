@@ -132,6 +132,7 @@ public:
         note_death(died);
         return true;
     }
+    void disown() noexcept { owner_.store(0, std::memory_order_release); }  // as in release()
     void drop_mutex() noexcept { mutex_.unlock(); }
     bool abandoned() const noexcept {
         return abandoned_.load(std::memory_order_relaxed) != 0;  // the mutex orders it
