@@ -42,15 +42,21 @@ inline void futex_wake(const futex_word& word, int count) noexcept {
     ::syscall(SYS_futex, &word, FUTEX_WAKE, count, nullptr, nullptr, 0);
 }
 
-/// Adds `value` (0..4095) to the word and wakes up to `count` sleepers: one system call, so no
-/// kill falls between the change and the wake.
+/// Adds `value` (0..2047: the kernel extends the sign) to the word and wakes up to `count`
+/// sleepers: one system call, so no kill falls between the change and the wake.
 inline void futex_add_and_wake(futex_word& word, int value, int count) noexcept {
     // The call can wake sleepers of a second word too; its number of those is 0 (the nullptr).
     ::syscall(SYS_futex, &word, FUTEX_WAKE_OP, count, nullptr, &word,
               FUTEX_OP(FUTEX_OP_ADD, value, FUTEX_OP_CMP_LT, 0));
 }
 
-/// Clears `bits` (of the lowest twelve) and wakes up to `count` sleepers: one system call likewise.
+/// Sets `bits` (of the lowest eleven) and wakes up to `count` sleepers: one system call likewise.
+inline void futex_set_and_wake(futex_word& word, int bits, int count) noexcept {
+    ::syscall(SYS_futex, &word, FUTEX_WAKE_OP, count, nullptr, &word,
+              FUTEX_OP(FUTEX_OP_OR, bits, FUTEX_OP_CMP_LT, 0));
+}
+
+/// Clears `bits` (of the lowest eleven) and wakes up to `count` sleepers: one system call likewise.
 inline void futex_clear_and_wake(futex_word& word, int bits, int count) noexcept {
     ::syscall(SYS_futex, &word, FUTEX_WAKE_OP, count, nullptr, &word,
               FUTEX_OP(FUTEX_OP_ANDN, bits, FUTEX_OP_CMP_LT, 0));

@@ -28,11 +28,13 @@ inline namespace abi_1 {
 /// One in each process; guarded by process_identity::tables, so a forked child has it whole.
 ///
 /// An Object is this process's side of a region: constructed from a region, with `memory()`, and
-/// `detach()`, its last use of that. There is one for each region, shared by all handles here.
-/// Loan: a region that this process lent, with `lent > opened`, when its last object here goes, is
-/// kept in `lent_`, since a message may name this process's descriptor; swept at each further use.
-/// At most 1,024 are kept, and at most a quarter of the descriptors that this process may have:
-/// then the oldest goes. A forked child keeps none: they name its parent's descriptors.
+/// `detach()`, its last use of that. There is one for each region, shared by all handles here. One
+/// with a `must_stay()` that says so is never unmapped: a thread of this process holds a lock in
+/// it, and the kernel and libc follow the addresses of held robust locks. Loan: a region that this
+/// process lent, with `lent > opened`, when its last object here goes, is kept in `lent_`, since a
+/// message may name this process's descriptor; swept at each further use. At most 1,024 are kept,
+/// and at most a quarter of the descriptors that this process may have: then the oldest goes. A
+/// forked child keeps none: they name its parent's descriptors.
 class MP_EXPORT region_table {
 public:
     /// Makes a newly created region known.
@@ -160,8 +162,10 @@ private:
     template <class Object>
     static void drop(std::unique_ptr<Object> given) noexcept {
         given->detach();
+        bool stays = false;
+        if constexpr (requires { given->must_stay(); }) stays = given->must_stay();
         std::list<region> dropped;  // both go after the lock
-        const std::unique_ptr<Object> last = std::move(given);
+        std::unique_ptr<Object> last = std::move(given);
         const std::lock_guard lock(process_identity::get().tables);
         region_table& table = get();
         bool lent_here = false;
@@ -171,7 +175,13 @@ private:
             table.known_.erase(found);
         }
         dropped = table.sweep();
-        if (lent_here && last->memory().awaited()) {
+        if (stays) {
+            try {
+                table.staying_.push_back(std::move(last->memory()));
+            } catch (...) {
+                static_cast<void>(last.release());
+            }
+        } else if (lent_here && last->memory().awaited()) {
             try {
                 table.lent_.push_back(std::move(last->memory()));
             } catch (...) {  // no memory for the entry: the receiver gets an Error
@@ -195,7 +205,7 @@ private:
     }
 
     std::map<region_id, entry> known_;
-    std::list<region> lent_;
+    std::list<region> lent_, staying_;
     std::uint64_t generation_ = this_generation();
 };
 

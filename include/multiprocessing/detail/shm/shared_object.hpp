@@ -12,6 +12,7 @@
 #include <utility>
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/shm/claim.hpp>
 #include <multiprocessing/detail/shm/loans.hpp>
 #include <multiprocessing/detail/shm/region.hpp>
 #include <multiprocessing/detail/shm/region_table.hpp>
@@ -22,7 +23,9 @@ namespace multiprocessing::detail {
 /// A handle: copies are the same object, in this process and, sent or inherited, in others. The
 /// region is gone with its last user.
 /// \tparam Shared  what lies behind the region's header: standard layout, all-zero is valid; never
-///     destroyed. A kill leaves it as its own protocol says.
+///     destroyed. A kill leaves it as its own protocol says. If it holds locks that users hold, it
+///     has a `leave()`, called when this process's last handle goes: false if a thread of the
+///     process still holds one, for then the memory must stay mapped.
 /// \tparam Kind  of the region
 template <class Shared, region_kind Kind>
 class shared_object {
@@ -32,18 +35,26 @@ public:
     static constexpr std::size_t offset =
         (sizeof(region_header) + alignof(Shared) - 1) / alignof(Shared) * alignof(Shared);
 
+    /// Names nothing; only to be assigned, loaded into, compared and asked for that.
+    shared_object() = default;
+    explicit operator bool() const noexcept { return side_ != nullptr; }
+
     /// \param name  shown in /proc/<pid>/maps
     /// \param type  which of the types of its kind it is: a fingerprint, so that a handle of
     ///     another one is refused
     /// \param behind  bytes behind the struct
     /// \throws OsError if the kernel refuses the memory (claimed at once: no SIGBUS later) or its
-    ///     descriptor
+    ///     descriptor, or if there is not so much; it names the sizes
     static shared_object create(const char* name, std::uint64_t type, std::size_t behind = 0) {
         const std::size_t bytes = offset + sizeof(Shared) + behind;
+        const std::string claiming =
+            "claiming " + std::to_string(bytes) + " bytes of shared memory for " + name;
+        check_claim(bytes, claiming);
         region made = region::create(name, Kind, type, bytes);
-        if (const int refused = made.allocate(0, bytes))
-            throw_os_error(refused, std::string("claiming ") + std::to_string(bytes) +
-                                        " bytes of shared memory for " + name);
+        const auto allocate = [&](std::uint64_t at, std::uint64_t n) {
+            return made.allocate(at, n);
+        };
+        if (const int refused = claim_in_pieces(bytes, allocate)) throw_os_error(refused, claiming);
         return shared_object(region_table::add<side>(std::move(made)));
     }
 
@@ -87,6 +98,10 @@ private:
         explicit side(region memory) : memory_(std::move(memory)) {}
         region& memory() noexcept { return memory_; }
         void detach() noexcept {}
+        bool must_stay() noexcept {
+            if constexpr (requires(Shared & object) { object.leave(); }) return !shared()->leave();
+            return false;
+        }
         Shared* shared() noexcept { return reinterpret_cast<Shared*>(memory_.data() + offset); }
 
     private:

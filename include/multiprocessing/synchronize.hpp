@@ -1,0 +1,520 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Synchronization between processes: Lock, RLock, SharedLock, Semaphore, BoundedSemaphore,
+/// Condition, Event, Barrier.
+///
+/// All are handles: copy one, capture it, pass it to a Process, or put it inside a message: every
+/// holder sees the same object, which lies in anonymous shared memory and is gone with its last
+/// user. One that is received must be opened by its receiver before its last holder elsewhere ends;
+/// else decoding throws an Error that says so. A moved-from object is still one.
+///
+/// Any process or thread may be killed at any instruction: nobody else hangs. What is woken by the
+/// death of another one is so at once where the kernel does it (locks), else within half a second.
+///
+/// Each is made with OsError if the kernel refuses the shared memory or its descriptor.
+
+#include <algorithm>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/sync/barrier_state.hpp>
+#include <multiprocessing/detail/sync/condition_state.hpp>
+#include <multiprocessing/detail/sync/event_word.hpp>
+#include <multiprocessing/detail/sync/handle.hpp>
+#include <multiprocessing/detail/sync/lock_state.hpp>
+#include <multiprocessing/detail/sync/lockable.hpp>
+#include <multiprocessing/detail/sync/semaphore_state.hpp>
+#include <multiprocessing/detail/sync/shared_lock_state.hpp>
+#include <multiprocessing/detail/sync/timeouts.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing {
+
+/// A lock between processes and threads. It belongs to the thread that took it.
+///
+/// If its holder dies (killed, ended, or its thread ended) every acquire() throws AbandonedLock, in
+/// every process, those that wait included, until somebody calls recover().
+///
+/// Differences from Python: only the thread that took it may release it (to hand over, use
+/// Semaphore(1)); to take it twice is an error instead of a wait for ever.
+/// Cost: that of a robust pthread mutex. The kernel frees 2,048 locks of a thread that ends: hold
+/// no more at once.
+class Lock : public detail::sync_handle<detail::plain_lock>, public detail::lockable<Lock> {
+public:
+    Lock() : sync_handle(0) {}
+
+    // acquire() and acquire(timeout), lock(), try_lock(), try_lock_for() and try_lock_until() all
+    // throw AbandonedLock if the last holder died; ProcessError if they would wait for this thread.
+
+    /// \throws ProcessError if this thread does not hold it
+    void release() const { give(); }
+
+    /// Takes the lock although its holder died, and clears that: from here on it is a lock as any
+    /// other, held by this thread. Waits for a living holder, as acquire() does.
+    void recover() const { state().recover(detail::deadline::never()); }
+    /// \return false if the timeout ended first
+    template <class Rep, class Period>
+    bool recover(std::chrono::duration<Rep, Period> timeout) const {
+        return state().recover(detail::deadline_after(timeout));
+    }
+
+    /// Some thread holds it, or held it when it died and nobody has recovered it. Does not take it.
+    bool locked() const noexcept { return state().locked(); }
+
+private:
+    friend lockable;
+    friend class Condition;
+    bool take(detail::deadline until) const { return state().acquire(until); }
+    void give() const { state().release(); }
+};
+
+/// As Lock, but its holder may take it again; it is free after as many releases. recover() by its
+/// holder is an error.
+class RLock : public detail::sync_handle<detail::recursive_lock>, public detail::lockable<RLock> {
+public:
+    RLock() : RLock(0) {}
+
+    /// Once less. \throws ProcessError if this thread does not hold it
+    void release() const { give(); }
+    /// As Lock::recover(): held once.
+    void recover() const { state().recover(detail::deadline::never()); }
+    template <class Rep, class Period>
+    bool recover(std::chrono::duration<Rep, Period> timeout) const {
+        return state().recover(detail::deadline_after(timeout));
+    }
+    bool locked() const noexcept { return state().locked(); }
+
+protected:
+    /// \param behind  bytes in its region for what it guards
+    explicit RLock(std::size_t behind) : sync_handle(behind) {}
+
+private:
+    friend lockable;
+    friend class Condition;
+    bool take(detail::deadline until) const { return state().acquire_again(until); }
+    void give() const { state().release_once(); }
+};
+
+/// A lock that many readers or one writer may have. Both belong to their thread.
+///
+/// The names of Lock are the writer's; std::shared_lock takes it for reading. A writer that waits
+/// keeps new readers out; a thread that reads can't become the writer, nor read twice while a
+/// writer waits.
+///
+/// If the writer dies, it is abandoned as a Lock is, for readers too, until recover(). A reader
+/// that dies has changed nothing: its share is given back at once, and nobody is told.
+class SharedLock : public detail::sync_handle<detail::shared_lock_state>,
+                   public detail::lockable<SharedLock> {
+public:
+    SharedLock() : sync_handle(0) {}
+
+    /// \throws ProcessError if this thread is not the writer
+    void release() const { give(); }
+    /// As Lock::recover(), as the writer.
+    void recover() const { state().recover(detail::deadline::never()); }
+    template <class Rep, class Period>
+    bool recover(std::chrono::duration<Rep, Period> timeout) const {
+        return state().recover(detail::deadline_after(timeout));
+    }
+    /// Some thread writes or reads, or it is abandoned.
+    bool locked() const { return state().locked(); }
+
+    // For reading; up to 1,024 at once, beyond that Error. They throw as those for writing do.
+    bool acquire_shared() const { return state().acquire_shared(detail::deadline::never()); }
+    /// \return false if the timeout ended first
+    template <class Rep, class Period>
+    bool acquire_shared(std::chrono::duration<Rep, Period> timeout) const {
+        return state().acquire_shared(detail::deadline_after(timeout));
+    }
+    /// \throws ProcessError if this thread does not read
+    void release_shared() const { state().release_shared(); }
+
+    void lock_shared() const { state().acquire_shared(detail::deadline::never()); }
+    bool try_lock_shared() const { return state().acquire_shared(detail::deadline::at_once()); }
+    template <class Rep, class Period>
+    bool try_lock_shared_for(std::chrono::duration<Rep, Period> timeout) const {
+        return state().acquire_shared(detail::deadline_after(timeout));
+    }
+    template <class Clock, class Duration>
+    bool try_lock_shared_until(std::chrono::time_point<Clock, Duration> end) const {
+        return state().acquire_shared(detail::deadline_at(end));
+    }
+    void unlock_shared() const { state().release_shared(); }
+
+private:
+    friend lockable;
+    bool take(detail::deadline until) const { return state().acquire(until); }
+    void give() const { state().release(); }
+};
+
+/// Says that a semaphore keeps a ledger: mp::Semaphore s(4, mp::robust);
+struct Robust {
+    explicit Robust() = default;
+};
+inline constexpr Robust robust{};
+
+namespace detail {
+
+/// What Semaphore and BoundedSemaphore have in common.
+template <class State, class Derived>
+class counted : public sync_handle<State>, public lockable<Derived> {
+public:
+    /// As acquire(0s).
+    bool try_acquire() const { return take(deadline::at_once()); }
+    template <class Rep, class Period>
+    bool try_acquire_for(std::chrono::duration<Rep, Period> timeout) const {
+        return take(deadline_after(timeout));
+    }
+    template <class Clock, class Duration>
+    bool try_acquire_until(std::chrono::time_point<Clock, Duration> end) const {
+        return take(deadline_at(end));
+    }
+
+    /// Makes units free and wakes as many that wait. If killed: all of them are free or none is; of
+    /// more than 1,023, when somebody waits, some.
+    /// \throws Error past the most that it can have: n of a bounded one, else 2^31 - 1;
+    /// ProcessError
+    ///     if it is robust and this process has fewer units
+    void release(std::size_t units = 1) const { this->state().release(units, ledger()); }
+
+    /// Free units, at some instant of this call.
+    std::size_t value() const { return this->state().value(ledger()); }
+    /// value() == 0
+    bool locked() const { return value() == 0; }
+
+protected:
+    explicit counted(std::size_t units) : counted::sync_handle(0, units, State::bounded) {}
+    counted(std::size_t units, Robust)
+        : counted::sync_handle(semaphore_state::most_holders * sizeof(unit_holder), units, true) {}
+
+private:
+    friend lockable<Derived>;
+    bool take(deadline until) const { return this->state().acquire(until, ledger()); }
+    void give() const { release(); }
+    semaphore_state::ledger ledger() const noexcept {
+        return {reinterpret_cast<unit_holder*>(this->shared_.behind()),
+                this->shared_.bytes_behind() / sizeof(unit_holder)};
+    }
+};
+
+}  // namespace detail
+
+/// A number of units, taken one by one by acquire(), which waits while there is none, and given
+/// back by release(). Units belong to nobody: one process may acquire and another one release, so a
+/// Semaphore(1) is a lock to hand over, and a Semaphore(0) a signal that counts.
+///
+/// If a process dies its units stay taken, for nobody can say whether it was to give them back; a
+/// waiter's death takes none along. A robust semaphore keeps a ledger instead: its units belong to
+/// the process (not the thread) that acquired them, only that may release them, and when it ends
+/// they are free again, at the latest half a second after somebody waits for them. Up to 1,024
+/// processes may have units of a robust one at once; each acquire() costs some 50 ns more.
+class Semaphore : public detail::counted<detail::open_semaphore, Semaphore> {
+public:
+    /// \throws Error beyond 2^31 - 1
+    explicit Semaphore(std::size_t units = 1) : counted(units) {}
+    Semaphore(std::size_t units, Robust ledger) : counted(units, ledger) {}
+};
+
+/// A Semaphore that never has more units than at first: Error from a release() past that.
+class BoundedSemaphore : public detail::counted<detail::bounded_semaphore, BoundedSemaphore> {
+public:
+    explicit BoundedSemaphore(std::size_t units = 1) : counted(units) {}
+    BoundedSemaphore(std::size_t units, Robust ledger) : counted(units, ledger) {}
+};
+
+/// A flag that processes wait for.
+/// If killed in set(): the flag is up and everybody awake, or nothing happened. Nothing else that a
+/// kill leaves behind is seen by others.
+class Event : public detail::sync_handle<detail::event_word> {
+public:
+    Event() : sync_handle(0) {}
+
+    /// Raises the flag and wakes all that wait. Cost: one system call, unless it is up already.
+    void set() const noexcept { state().set(); }
+    /// Who waited when it was raised returns from wait() although it is cleared at once.
+    void clear() const noexcept { state().clear(); }
+    bool is_set() const noexcept { return state().is_set(); }
+    /// \return true, as in Python
+    bool wait() const { return state().wait(detail::deadline::never()); }
+    /// \return false if the timeout ended first
+    template <class Rep, class Period>
+    bool wait(std::chrono::duration<Rep, Period> timeout) const {
+        return state().wait(detail::deadline_after(timeout));
+    }
+    template <class Clock, class Duration>
+    bool wait_until(std::chrono::time_point<Clock, Duration> end) const {
+        return state().wait(detail::deadline_at(end));
+    }
+};
+
+/// A queue of threads that wait to be notified, with a lock: that of the constructor, else an RLock
+/// of its own. lock() and its like are those of the lock.
+///
+/// notify(n) wakes exactly n of those that wait, the oldest, or all if they are fewer; nobody wakes
+/// for another reason, and nobody who begins to wait later. It wakes nobody who died: if one dies
+/// after it was chosen and before it returned from wait(), its notify goes to the next one, half a
+/// second later at the latest.
+///
+/// Differences from Python: notify() does not need the lock, and does not wait until they are
+/// awake. Whatever wait() took is given back for its time, all of an RLock too. If the lock's
+/// holder died meanwhile, wait() throws AbandonedLock and the lock is not held. Up to 1,024 threads
+/// may wait.
+class Condition : public detail::sync_handle<detail::condition_state>,
+                  public detail::lockable<Condition> {
+    using deadline = detail::deadline;
+
+public:
+    Condition() : sync_handle(0) {}
+    explicit Condition(Lock lock) : sync_handle(0), lock_(std::move(lock)) {}
+    explicit Condition(RLock lock) : sync_handle(0), lock_(std::move(lock)) {}
+
+    void release() const { give(); }
+    void recover() const { its_lock().recover(deadline::never()); }
+    template <class Rep, class Period>
+    bool recover(std::chrono::duration<Rep, Period> timeout) const {
+        return its_lock().recover(detail::deadline_after(timeout));
+    }
+    bool locked() const noexcept { return its_lock().locked(); }
+
+    /// Gives the condition's lock back, waits for a notify, takes the lock again.
+    /// \return true
+    /// \throws ProcessError if this thread does not hold the lock; AbandonedLock; Error if 1,024
+    /// wait
+    bool wait() const { return wait_held(deadline::never()); }
+    /// \return false if the timeout ended before a notify; the lock is held again then, too
+    template <class Rep, class Period>
+    bool wait(std::chrono::duration<Rep, Period> timeout) const {
+        return wait_held(detail::deadline_after(timeout));
+    }
+    template <class Clock, class Duration>
+    bool wait_until(std::chrono::time_point<Clock, Duration> end) const {
+        return wait_held(detail::deadline_at(end));
+    }
+    /// Waits until the predicate is true. \return its last value
+    template <std::predicate Predicate>
+    bool wait_for(Predicate predicate) const {
+        return wait_for_true(deadline::never(), predicate,
+                             [&](deadline d) { return wait_held(d); });
+    }
+    template <std::predicate Predicate, class Rep, class Period>
+    bool wait_for(Predicate predicate, std::chrono::duration<Rep, Period> timeout) const {
+        return wait_for_true(detail::deadline_after(timeout), predicate,
+                             [&](deadline d) { return wait_held(d); });
+    }
+
+    // The same with a guard that holds the lock: of this condition, of its Lock or RLock, or, if it
+    // was made without one, of any lock that all who wait and notify agree on.
+
+    template <class L>
+    bool wait(std::unique_lock<L>& guard) const {
+        return wait_guarded(guard, deadline::never());
+    }
+    template <class L, class Rep, class Period>
+    bool wait(std::unique_lock<L>& guard, std::chrono::duration<Rep, Period> timeout) const {
+        return wait_guarded(guard, detail::deadline_after(timeout));
+    }
+    template <class L, std::predicate Predicate>
+    void wait(std::unique_lock<L>& guard, Predicate predicate) const {
+        wait_for_true(deadline::never(), predicate,
+                      [&](deadline d) { return wait_guarded(guard, d); });
+    }
+    template <class L, class Rep, class Period>
+    bool wait_for(std::unique_lock<L>& guard, std::chrono::duration<Rep, Period> timeout) const {
+        return wait_guarded(guard, detail::deadline_after(timeout));
+    }
+    template <class L, class Rep, class Period, std::predicate Predicate>
+    bool wait_for(std::unique_lock<L>& guard, std::chrono::duration<Rep, Period> timeout,
+                  Predicate predicate) const {
+        return wait_for_true(detail::deadline_after(timeout), predicate,
+                             [&](deadline d) { return wait_guarded(guard, d); });
+    }
+    template <class L, class Clock, class Duration>
+    bool wait_until(std::unique_lock<L>& guard,
+                    std::chrono::time_point<Clock, Duration> end) const {
+        return wait_guarded(guard, detail::deadline_at(end));
+    }
+    template <class L, class Clock, class Duration, std::predicate Predicate>
+    bool wait_until(std::unique_lock<L>& guard, std::chrono::time_point<Clock, Duration> end,
+                    Predicate predicate) const {
+        return wait_for_true(detail::deadline_at(end), predicate,
+                             [&](deadline d) { return wait_guarded(guard, d); });
+    }
+
+    /// If killed: those that it had come to are awake, the others not.
+    void notify(std::size_t n = 1) const { state().notify(n); }
+    void notify_one() const { notify(1); }
+    void notify_all() const { notify(detail::condition_state::most_waiters); }
+
+    /// For messages.
+    template <class Archive>
+    void save(Archive& archive) const {
+        sync_handle::save(archive);
+        archive(static_cast<std::uint8_t>(lock_.index()));
+        if (const auto* lock = std::get_if<Lock>(&lock_)) archive(*lock);
+        if (const auto* lock = std::get_if<RLock>(&lock_)) archive(*lock);
+    }
+    template <class Archive>
+    void load(Archive& archive) {
+        sync_handle::load(archive);
+        std::uint8_t which = 0;
+        archive(which);
+        lock_.emplace<0>();
+        if (which == 1) archive(lock_.emplace<Lock>());
+        if (which == 2) archive(lock_.emplace<RLock>());
+    }
+
+private:
+    friend lockable;
+
+    static detail::lock_state& lock_of(const Lock& lock) { return lock.state(); }
+    static detail::lock_state& lock_of(const RLock& lock) { return lock.state(); }
+    static detail::lock_state& lock_of(const Condition& c) { return c.its_lock(); }
+
+    detail::lock_state& its_lock() const {
+        if (const auto* lock = std::get_if<Lock>(&lock_)) return lock->state();
+        if (const auto* lock = std::get_if<RLock>(&lock_)) return lock->state();
+        return state().own();
+    }
+    bool is_recursive() const noexcept { return !std::holds_alternative<Lock>(lock_); }
+
+    bool take(deadline until) const {
+        return is_recursive() ? its_lock().acquire_again(until) : its_lock().acquire(until);
+    }
+    void give() const { is_recursive() ? its_lock().release_once() : its_lock().release(); }
+
+    bool wait_held(deadline until) const {
+        detail::lock_state& lock = its_lock();
+        if (!lock.is_mine()) lock.not_mine("wait");
+        const std::uint32_t times = lock.depth();
+        return state().wait(
+            until, [&] { lock.release(); },
+            [&] {
+                lock.acquire(deadline::never());
+                lock.depth(times);
+            });
+    }
+
+    template <class L>
+    bool wait_guarded(std::unique_lock<L>& guard, deadline until) const {
+        if (!guard.owns_lock()) throw ProcessError("wait: the guard does not hold its lock");
+        constexpr bool ours = requires { lock_of(*guard.mutex()); };
+        const bool has_own = std::holds_alternative<std::monostate>(lock_);
+        std::uint32_t times = 1;
+        if constexpr (ours) {
+            detail::lock_state& lock = lock_of(*guard.mutex());
+            if (!has_own && &lock != &its_lock())
+                throw ProcessError("wait: the guard holds another lock than the condition's");
+            if (!lock.is_mine()) lock.not_mine("wait");
+            times = lock.depth();
+            lock.depth(1);
+        } else if (!has_own) {
+            throw ProcessError("wait: the guard holds another lock than the condition's");
+        }
+        return state().wait(
+            until, [&] { guard.unlock(); },
+            [&] {
+                guard.lock();
+                if constexpr (ours) lock_of(*guard.mutex()).depth(times);
+            });
+    }
+
+    template <class Predicate, class Wait>
+    static bool wait_for_true(deadline until, Predicate& predicate, Wait wait) {
+        while (!predicate())
+            if (!wait(until)) return predicate();
+        return true;
+    }
+
+    std::variant<std::monostate, Lock, RLock> lock_;
+};
+
+/// A place where so many parties wait until all of them are there; then it is ready for the next
+/// time.
+///
+/// It breaks when a party's timeout ends, when a party dies that is in wait() (the others are told
+/// at the latest half a second later), when the action throws, or by abort(): everybody who waits
+/// and who comes gets BrokenBarrier, until reset().
+class Barrier : public detail::sync_handle<detail::barrier_state> {
+public:
+    /// For messages: of one party.
+    Barrier() : Barrier(1) {}
+    /// \param action  called by the last one to arrive, before the others are released. It belongs
+    /// to
+    ///     this handle and its copies, also in forked children: a barrier with an action can't be
+    ///     sent in a message
+    /// \param timeout  of each wait() that says none
+    /// \throws Error unless there are 1 to 1,000,000 parties
+    explicit Barrier(std::size_t parties, std::function<void()> action = {},
+                     std::optional<duration> timeout = {})
+        : sync_handle(detail::barrier_state::places_for(parties), parties,
+                      timeout ? std::max(*timeout, duration::zero()).count() : -1),
+          action_(std::move(action)) {
+        detail::barrier_state::init(places());
+    }
+
+    /// Waits for the other parties.
+    /// \return in which order it arrived, 0 to parties() - 1
+    /// \throws BrokenBarrier; what the action throws, at the party that runs it
+    std::size_t wait() const {
+        const auto timeout = state().timeout();
+        return wait_for(timeout ? detail::deadline::after(*timeout) : detail::deadline::never());
+    }
+    /// If the timeout ends first the barrier breaks, for all. Zero does not wait.
+    template <class Rep, class Period>
+    std::size_t wait(std::chrono::duration<Rep, Period> timeout) const {
+        return wait_for(detail::deadline_after(timeout));
+    }
+    template <class Clock, class Duration>
+    std::size_t wait_until(std::chrono::time_point<Clock, Duration> end) const {
+        return wait_for(detail::deadline_at(end));
+    }
+
+    /// Those that wait get BrokenBarrier; then it is as new.
+    void reset() const { state().reset(places()); }
+    /// Breaks it.
+    void abort() const { state().abort(places()); }
+    bool broken() const { return state().broken(places()); }
+    std::size_t parties() const noexcept { return state().parties(); }
+    /// How many wait; 0 if it is broken.
+    std::size_t n_waiting() const { return state().waiting(places()); }
+
+    /// For messages.
+    /// \throws Error if it has an action
+    template <class Archive>
+    void save(Archive& archive) const {
+        if (action_)
+            throw Error(
+                "a Barrier with an action can't be sent in a message: the function stays in this "
+                "process; pass it to a Process, or let the action be done by who gets index 0");
+        sync_handle::save(archive);
+    }
+    template <class Archive>
+    void load(Archive& archive) {
+        sync_handle::load(archive);
+        action_ = nullptr;
+    }
+
+private:
+    std::size_t wait_for(detail::deadline until) const {
+        return state().wait(places(), until, action_);
+    }
+    detail::barrier_state::places places() const noexcept {
+        return {reinterpret_cast<detail::barrier_party*>(shared_.behind()),
+                shared_.bytes_behind() / sizeof(detail::barrier_party)};
+    }
+
+    std::function<void()> action_;
+};
+
+}  // namespace multiprocessing

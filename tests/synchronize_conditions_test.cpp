@@ -1,0 +1,752 @@
+// SPDX-License-Identifier: BSL-1.0
+//
+// Condition, Barrier and SharedLock of synchronize.hpp.
+
+#include <multiprocessing/synchronize.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <functional>
+#include <mutex>
+#include <shared_mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <unistd.h>
+
+#include <multiprocessing/process.hpp>
+#include <multiprocessing/queues.hpp>
+
+#include "support/catch.hpp"
+#include "support/child.hpp"
+#include "support/leaks.hpp"
+
+namespace mp = multiprocessing;
+using namespace std::chrono_literals;
+using test::child;
+using test::eventually;
+
+namespace {
+
+template <class T>
+T& shared() {
+    return test::shared_memory<T>();
+}
+using counter = std::atomic<int>;
+
+/// Processes that wait for a condition, in the order in which they began, and count when they are
+/// awake. Status 0: notified; 1: not.
+class waiters {
+public:
+    explicit waiters(const mp::Condition& condition) : condition_(condition) {}
+
+    child& add() {
+        all_.emplace_back([this, n = all_.size()] {
+            const std::lock_guard guard(condition_);
+            const bool notified = condition_.wait();
+            ++awake;
+            last = static_cast<int>(n);
+            return notified ? 0 : 1;
+        });
+        CHECK(all_.back().wait_asleep());
+        return all_.back();
+    }
+    child& operator[](std::size_t n) { return all_[n]; }
+    bool all_awake(int n) const {
+        return eventually([&] { return awake == n; });
+    }
+
+    counter& awake = shared<counter>();
+    counter& last = shared<counter>();
+
+private:
+    mp::Condition condition_;
+    std::vector<child> all_;
+};
+
+/// A process that waits at a barrier. Status: its index, 50 if it is broken.
+child party(const mp::Barrier& barrier) {
+    return child([=] {
+        try {
+            return static_cast<int>(barrier.wait());
+        } catch (const mp::BrokenBarrier&) {
+            return 50;
+        }
+    });
+}
+child waiting_party(const mp::Barrier& barrier, std::size_t waiting) {
+    child one = party(barrier);
+    CHECK(eventually([&] { return barrier.n_waiting() == waiting; }));
+    CHECK(one.wait_asleep());
+    return one;
+}
+
+}  // namespace
+
+// ---- Condition
+
+TEST_CASE("Condition: notify(n) wakes exactly n, the oldest", "[sync][condition]") {
+    const test::no_leaks leaks;
+    const mp::Condition condition;
+    waiters all(condition);
+    for (int i = 0; i < 6; ++i) all.add();
+    condition.notify();
+    CHECK(all[0].exit_status() == 0);
+    {
+        const std::lock_guard guard(condition);
+        condition.notify(2);
+    }
+    CHECK(all[1].exit_status() == 0);
+    CHECK(all[2].exit_status() == 0);
+    for (std::size_t i = 3; i < 6; ++i) CHECK(all[i].wait_asleep());
+    CHECK(all.awake == 3);
+    condition.notify_all();
+    for (std::size_t i = 3; i < 6; ++i) CHECK(all[i].exit_status() == 0);
+    CHECK_FALSE(condition.locked());
+}
+
+TEST_CASE("Condition: a notify without waiters is lost", "[sync][condition]") {
+    const mp::Condition condition;
+    condition.notify();
+    condition.notify_all();
+    const std::lock_guard guard(condition);
+    const auto begin = test::clock::now();
+    CHECK_FALSE(condition.wait(20ms));
+    CHECK(test::clock::now() - begin >= 20ms);
+    CHECK_FALSE(condition.wait(-1s));
+    CHECK_FALSE(condition.wait_until(std::chrono::system_clock::now() - 1s));
+}
+
+TEST_CASE("Condition: its lock, and misuse of it", "[sync][condition]") {
+    const mp::Condition own;
+    CHECK_THROWS_AS(own.wait(), mp::ProcessError);
+    CHECK_THROWS_AS(own.wait(0s), mp::ProcessError);
+    CHECK_THROWS_AS(own.release(), mp::ProcessError);
+    CHECK(own.acquire());
+    CHECK(own.try_lock());
+    own.unlock();
+    own.unlock();
+    CHECK_FALSE(own.locked());
+
+    const mp::Lock lock, other;
+    const mp::Condition given(lock);
+    std::unique_lock guard(lock);
+    CHECK(given.locked());
+    CHECK_THROWS_AS(given.lock(), mp::ProcessError);
+    CHECK_FALSE(given.wait(guard, 1ms));
+    CHECK(guard.owns_lock());
+    CHECK_FALSE(given.wait(1ms));
+    CHECK(lock.locked());
+    guard.unlock();
+    CHECK_THROWS_AS(given.wait(guard), mp::ProcessError);
+    std::unique_lock wrong(other);
+    CHECK_THROWS_AS(given.wait(wrong, 0s), mp::ProcessError);
+    CHECK_FALSE(own.wait(wrong, 0s));
+    std::mutex standard;
+    std::unique_lock<std::mutex> local(standard);
+    CHECK_FALSE(own.wait(local, 0s));
+    CHECK_THROWS_AS(given.wait(local, 0s), mp::ProcessError);
+}
+
+TEMPLATE_TEST_CASE("Condition: a queue with a lock of either kind", "[sync][condition]", mp::Lock,
+                   mp::RLock) {
+    const TestType lock;
+    const mp::Condition not_empty(lock), not_full(lock);
+    auto& items = shared<int>();
+    constexpr int number = 500;
+    mp::Process producer([&] {
+        for (int i = 0; i < number; ++i) {
+            std::unique_lock guard(lock);
+            not_full.wait(guard, [&] { return items < 3; });
+            ++items;
+            not_empty.notify();
+        }
+    });
+    mp::Process consumer([&] {
+        for (int i = 0; i < number; ++i) {
+            std::unique_lock guard(lock);
+            if (!not_empty.wait_for(guard, 1h, [&] { return items > 0; })) ::_exit(9);
+            --items;
+            not_full.notify();
+        }
+    });
+    producer.start();
+    consumer.start();
+    CHECK(producer.join(30s));
+    CHECK(consumer.join(30s));
+    CHECK(consumer.exitcode() == 0);
+    CHECK(items == 0);
+}
+
+TEST_CASE("Condition: gives back all of an RLock, and takes all of it again", "[sync][condition]") {
+    for (const int kind : {0, 1, 2}) {
+        const mp::RLock lock;
+        const mp::Condition condition = kind == 0 ? mp::Condition() : mp::Condition(lock);
+        auto& ready = shared<counter>();
+        child waiting([&] {
+            condition.acquire();
+            condition.acquire();
+            ready = 1;
+            bool notified;
+            if (kind == 2) {
+                std::unique_lock guard(lock);
+                notified = condition.wait(guard);
+                if (!guard.owns_lock()) return 7;
+            } else {
+                condition.acquire();
+                notified = condition.wait();
+                condition.release();
+            }
+            ready = 2;
+            if (!notified) return 8;
+            if (!eventually([&] { return ready == 3; })) return 9;
+            condition.release();
+            condition.release();
+            return condition.locked() ? 10 : 0;
+        });
+        CHECK(eventually([&] { return ready == 1; }));
+        {
+            const std::lock_guard guard(condition);  // so it is free
+            condition.notify();
+        }
+        CHECK(eventually([&] { return ready == 2; }));
+        CHECK_FALSE(condition.try_lock());
+        ready = 3;
+        CHECK(waiting.exit_status() == 0);
+    }
+}
+
+TEST_CASE("Condition: wait_for gives the predicate's last value", "[sync][condition]") {
+    const mp::Condition condition;
+    std::unique_lock guard(condition);
+    int asked = 0;
+    CHECK_FALSE(condition.wait_for(guard, 5ms, [&] { return ++asked > 100; }));
+    CHECK(asked == 2);
+    CHECK(condition.wait_for([] { return true; }));
+    CHECK_FALSE(condition.wait_for([] { return false; }, 1ms));
+    CHECK(condition.wait_for(guard, 0s, [&, n = 0]() mutable { return ++n == 2; }));
+    CHECK_FALSE(condition.wait_for(guard, 1ms));
+    CHECK_FALSE(condition.wait_until(guard, test::clock::now() + 1ms));
+    CHECK_FALSE(condition.wait_until(guard, test::clock::now() + 1ms, [] { return false; }));
+}
+
+TEST_CASE("Condition: goes by message with its lock", "[sync][condition]") {
+    const mp::Lock lock;
+    const mp::RLock rlock;
+    for (mp::Condition condition : {mp::Condition(), mp::Condition(lock), mp::Condition(rlock)}) {
+        mp::Queue<mp::Condition> queue;
+        mp::Process p([queue]() mutable {
+            const mp::Condition mine = queue.get();
+            const std::lock_guard guard(mine);
+            mine.notify();
+        });
+        const std::lock_guard guard(condition);
+        p.start();
+        queue.put(condition);
+        CHECK(condition.wait(30s));
+        p.join();
+        CHECK(p.exitcode() == 0);
+    }
+}
+
+TEST_CASE("Condition: one killed while it waits takes no notify along (K1)",
+          "[sync][condition][kill]") {
+    const test::no_leaks leaks;
+    const mp::Condition condition;
+    waiters all(condition);
+    for (int i = 0; i < 4; ++i) all.add();
+    all[0].kill();
+    all[2].kill();
+    condition.notify();
+    CHECK(all[1].exit_status() == 0);
+    condition.notify(2);
+    CHECK(all[3].exit_status() == 0);
+    CHECK(all.awake == 2);
+}
+
+TEST_CASE("Condition: one killed after it was chosen hands its notify on (K2)",
+          "[sync][condition][kill]") {
+    const mp::Condition condition;
+    waiters all(condition);
+    for (int i = 0; i < 3; ++i) all.add();
+    all[0].stop();
+    condition.notify();  // to the first one, which can't return
+    all[0].kill();
+    CHECK(all[1].exit_status() == 0);  // by itself, since nobody else acts
+    CHECK(all[2].wait_asleep());
+    all[2].stop();
+    condition.notify();
+    all[2].kill();
+    all.add();
+    {
+        const std::lock_guard guard(condition);
+        CHECK_FALSE(condition.wait(1s));  // what came before it is not for it
+    }
+    CHECK(all[3].wait_asleep());
+    CHECK(all.awake == 1);
+    condition.notify();
+    CHECK(all[3].exit_status() == 0);
+}
+
+TEST_CASE("Condition: a deadline takes what a dead one was notified of (K2)",
+          "[sync][condition][kill]") {
+    auto& state = shared<mp::detail::condition_state>();
+    state.init();
+    using mp::detail::deadline;
+    const auto wait = [&](deadline until) {
+        return [&state, until] {
+            return state.wait(
+                       until, [] {}, [] {}, 1h)
+                       ? 0
+                       : 1;
+        };
+    };
+    child first(wait(deadline::never()));
+    CHECK(first.wait_asleep());
+    child second(wait(deadline::after(2s)));
+    CHECK(second.wait_asleep());
+    first.stop();
+    state.notify(1);
+    first.kill();
+    CHECK(second.exit_status() == 0);
+}
+
+TEST_CASE("Condition: the lock's holder dies while others wait", "[sync][condition][kill]") {
+    const mp::Condition condition;
+    child waiting([&] {
+        condition.acquire();
+        try {
+            condition.wait();
+        } catch (const mp::AbandonedLock&) {
+            try {
+                condition.release();
+            } catch (const mp::ProcessError&) {
+                condition.recover();
+                condition.release();
+                return 0;
+            }
+        }
+        return 1;
+    });
+    CHECK(waiting.wait_asleep());
+    CHECK(child([&] {
+              condition.acquire();
+              condition.notify();
+              ::raise(SIGKILL);
+              return 0;
+          }).exit_status() == -SIGKILL);
+    CHECK(waiting.exit_status() == 0);
+    CHECK(condition.try_lock());
+    condition.unlock();
+}
+
+TEST_CASE("Condition: at most 1,024 wait", "[sync][condition]") {
+    auto& state = shared<mp::detail::condition_state>();
+    state.init();
+    using mp::detail::deadline;
+    const std::function<int(int)> deeper = [&](int n) {  // all in one thread, one within another
+        try {
+            return state.wait(
+                       deadline::at_once(), [&] { n = deeper(n + 1); }, [] {})
+                       ? -1
+                       : n;
+        } catch (const mp::Error&) {
+            return n;
+        }
+    };
+    CHECK(deeper(0) == 1024);
+    CHECK(deeper(0) == 1024);
+}
+
+TEST_CASE("Condition: threads", "[sync][condition][threads]") {
+    const mp::Condition condition;
+    int turn = 0;
+    const auto play = [&](int me) {
+        std::unique_lock guard(condition);
+        for (int i = 0; i < 1000; ++i) {
+            condition.wait(guard, [&] { return turn == me; });
+            turn = 1 - me;
+            condition.notify_all();
+        }
+    };
+    std::thread other(play, 1);
+    play(0);
+    other.join();
+    CHECK(turn == 0);
+}
+
+// ---- Barrier
+
+TEST_CASE("Barrier: releases all at once, each with an index of its own, again and again",
+          "[sync][barrier]") {
+    const test::no_leaks leaks;
+    const mp::Barrier barrier(3);
+    CHECK(barrier.parties() == 3);
+    auto& rounds = shared<counter[3]>();
+    auto& wrong = shared<counter>();
+    const auto work = [&] {
+        for (int i = 0; i < 300; ++i) {
+            const std::size_t index = barrier.wait();
+            ++rounds[index];
+            barrier.wait();
+            for (const auto& n : rounds) wrong += n != i + 1;
+            barrier.wait();
+        }
+    };
+    mp::Process first(work), second(work);
+    first.start();
+    second.start();
+    work();
+    CHECK(first.join(30s));
+    CHECK(second.join(30s));
+    CHECK(wrong == 0);
+    CHECK(barrier.n_waiting() == 0);
+    CHECK_FALSE(barrier.broken());
+}
+
+TEST_CASE("Barrier: more processes than parties share it", "[sync][barrier]") {
+    const mp::Barrier barrier(2);
+    auto& passed = shared<counter[2]>();
+    std::vector<mp::Process> all;
+    for (int i = 0; i < 4; ++i) {
+        all.emplace_back([&] {
+            try {
+                while (++passed[barrier.wait()] < 1000) {
+                }
+                barrier.abort();
+            } catch (const mp::BrokenBarrier&) {
+            }
+        });
+        all.back().start();
+    }
+    for (auto& p : all) {
+        CHECK(p.join(30s));
+        CHECK(p.exitcode() == 0);
+        if (p.is_alive()) p.kill();
+    }
+    CHECK(barrier.broken());
+    CHECK(std::abs(passed[0] - passed[1]) <= 4);
+}
+
+TEST_CASE("Barrier: the action runs in one, before the others go on", "[sync][barrier]") {
+    auto& ran = shared<counter>();
+    const mp::Barrier barrier(3, [&ran] { ++ran; });
+    auto& wrong = shared<counter>();
+    const auto simple = [&] {
+        for (int i = 1; i <= 300; ++i) {
+            barrier.wait();
+            wrong += ran < i || ran > i + 1;
+        }
+    };
+    mp::Process first(simple), second(simple);
+    first.start();
+    second.start();
+    simple();
+    CHECK(first.join(30s));
+    CHECK(second.join(30s));
+    CHECK(ran == 300);
+    CHECK(wrong == 0);
+}
+
+TEST_CASE("Barrier: an action that throws breaks it", "[sync][barrier]") {
+    const mp::Barrier barrier(2, [] { throw std::domain_error("no"); });
+    child other = waiting_party(barrier, 1);
+    CHECK_THROWS_AS(barrier.wait(), std::domain_error);
+    CHECK(other.exit_status() == 50);
+    CHECK(barrier.broken());
+    CHECK_THROWS_AS(barrier.wait(), mp::BrokenBarrier);
+}
+
+TEST_CASE("Barrier: a timeout breaks it for all", "[sync][barrier]") {
+    const mp::Barrier barrier(3);
+    child other = waiting_party(barrier, 1);
+    const auto begin = test::clock::now();
+    CHECK_THROWS_AS(barrier.wait(20ms), mp::BrokenBarrier);
+    CHECK(test::clock::now() - begin >= 20ms);
+    CHECK(other.exit_status() == 50);
+    CHECK(barrier.broken());
+    CHECK(barrier.n_waiting() == 0);
+    CHECK(party(barrier).exit_status() == 50);
+    barrier.reset();
+    CHECK_FALSE(barrier.broken());
+    child a = waiting_party(barrier, 1), b = waiting_party(barrier, 2);
+    CHECK(barrier.wait(0s) == 2);  // nobody to wait for
+    CHECK(a.exit_status() == 0);
+    CHECK(b.exit_status() == 1);
+
+    const mp::Barrier impatient(2, {}, 1ms);
+    CHECK_THROWS_AS(impatient.wait(), mp::BrokenBarrier);
+    const mp::Barrier polls(2, {}, -1s);
+    CHECK_THROWS_AS(polls.wait(), mp::BrokenBarrier);
+    const mp::Barrier until(2);
+    CHECK_THROWS_AS(until.wait_until(test::clock::now() + 1ms), mp::BrokenBarrier);
+}
+
+TEST_CASE("Barrier: abort() and reset() end the wait of all", "[sync][barrier]") {
+    const mp::Barrier barrier(3);
+    for (const bool aborts : {true, false}) {
+        child a = waiting_party(barrier, 1), b = waiting_party(barrier, 2);
+        aborts ? barrier.abort() : barrier.reset();
+        CHECK(a.exit_status() == 50);
+        CHECK(b.exit_status() == 50);
+        CHECK(barrier.broken() == aborts);
+        if (aborts) {
+            barrier.abort();
+            barrier.reset();
+        }
+    }
+    barrier.reset();
+    CHECK(barrier.n_waiting() == 0);
+}
+
+TEST_CASE("Barrier: a waiting party's death breaks it (K1)", "[sync][barrier][kill]") {
+    const test::no_leaks leaks;
+    const mp::Barrier barrier(3);
+    {
+        child a = waiting_party(barrier, 1), b = waiting_party(barrier, 2);
+        a.kill();
+        CHECK(b.exit_status() == 50);  // by itself
+        CHECK(barrier.broken());
+    }
+    barrier.reset();
+    {
+        child a = waiting_party(barrier, 1);
+        a.kill();
+        CHECK_THROWS_AS(barrier.wait(), mp::BrokenBarrier);
+    }
+    barrier.reset();
+    {
+        child a = waiting_party(barrier, 1);
+        a.kill();
+        CHECK(barrier.broken());
+    }
+    barrier.reset();
+    auto& acts = shared<counter>();
+    const mp::Barrier with_action(2, [&] {
+        acts = 1;
+        for (;;) ::pause();
+    });
+    child a = waiting_party(with_action, 1);
+    child b = party(with_action);
+    CHECK(eventually([&] { return acts == 1; }));
+    b.kill();
+    CHECK(a.exit_status() == 50);
+}
+
+TEST_CASE("Barrier: of one, of none, and in messages", "[sync][barrier]") {
+    const mp::Barrier one(1);
+    CHECK(one.wait() == 0);
+    CHECK(one.wait(0s) == 0);
+    CHECK_THROWS_AS(mp::Barrier(0), mp::Error);
+    CHECK_THROWS_AS(mp::Barrier(1'000'001), mp::Error);
+
+    const mp::Barrier two(2, {}, 30s);
+    mp::Queue<mp::Barrier> queue;
+    mp::Process p([queue]() mutable { queue.get().wait(); });
+    p.start();
+    queue.put(two);
+    two.wait();
+    p.join();
+    CHECK(p.exitcode() == 0);
+    CHECK_THROWS_AS(queue.put(mp::Barrier(2, [] {})), mp::Error);
+}
+
+TEST_CASE("Barrier: threads", "[sync][barrier][threads]") {
+    const mp::Barrier barrier(2);
+    int data = 0;
+    bool right = true;
+    const auto play = [&](int me) {
+        for (int i = 0; i < 500; ++i) {
+            if (i % 2 == me) data = i;
+            barrier.wait();
+            if (me == 0) right = right && data == i;
+            barrier.wait();
+        }
+    };
+    std::thread other(play, 1);
+    play(0);
+    other.join();
+    CHECK(right);
+}
+
+// ---- SharedLock
+
+TEST_CASE("SharedLock: many readers or one writer", "[sync][shared]") {
+    const test::no_leaks leaks;
+    const mp::SharedLock lock;
+    std::shared_lock first(lock);
+    {
+        const std::shared_lock second(lock);
+        CHECK(child([&] {
+                  if (!lock.acquire_shared(0s) || !lock.locked()) return 1;
+                  lock.release_shared();
+                  if (lock.try_lock() || lock.acquire(1ms)) return 2;
+                  return lock.acquire_shared() ? 0 : 3;  // ends with it
+              }).exit_status() == 0);
+        CHECK(lock.locked());
+    }
+    first.unlock();
+    CHECK_FALSE(lock.locked());
+    {
+        const std::unique_lock writer(lock);
+        CHECK(child([&] {
+                  const bool got = lock.try_lock_shared() || lock.acquire_shared(1ms) ||
+                                   lock.try_lock() || lock.try_lock_shared_for(1ms) ||
+                                   lock.try_lock_shared_until(test::clock::now() - 1s);
+                  return got || !lock.locked() ? 1 : 0;
+              }).exit_status() == 0);
+    }
+    CHECK(first.try_lock_for(1h));
+    CHECK_FALSE(lock.try_lock());
+    first.unlock();
+    CHECK(lock.try_lock());
+    lock.unlock();
+}
+
+TEST_CASE("SharedLock: misuse", "[sync][shared]") {
+    const mp::SharedLock lock;
+    CHECK_THROWS_AS(lock.release(), mp::ProcessError);
+    CHECK_THROWS_AS(lock.release_shared(), mp::ProcessError);
+    lock.acquire();
+    CHECK_THROWS_AS(lock.acquire_shared(), mp::ProcessError);
+    CHECK_FALSE(lock.acquire_shared(1ms));
+    CHECK_THROWS_AS(lock.acquire(), mp::ProcessError);
+    CHECK_FALSE(lock.acquire(1ms));
+    CHECK_THROWS_AS(lock.release_shared(), mp::ProcessError);
+    lock.release();
+    lock.acquire_shared();
+    CHECK_THROWS_AS(lock.acquire(), mp::ProcessError);
+    CHECK_FALSE(lock.acquire(1ms));
+    CHECK_THROWS_AS(lock.recover(), mp::ProcessError);
+    std::thread([&] { CHECK_THROWS_AS(lock.release_shared(), mp::ProcessError); }).join();
+    lock.release_shared();
+    CHECK_FALSE(lock.locked());
+}
+
+TEST_CASE("SharedLock: a writer's writes are whole for readers", "[sync][shared]") {
+    const mp::SharedLock lock;
+    auto& data = shared<int[16]>();
+    auto& wrong = shared<counter>();
+    const auto work = [&](unsigned seed) {
+        for (unsigned i = 0; i < 1500; ++i) {
+            if ((seed + i) % 4 == 0) {
+                const std::lock_guard writer(lock);
+                for (int& n : data) n = n + 1;
+            } else {
+                const std::shared_lock reader(lock);
+                for (const int n : data) wrong += n != data[0];
+            }
+        }
+    };
+    mp::Process first(work, 1u), second(work, 2u);
+    first.start();
+    second.start();
+    work(3);
+    CHECK(first.join(30s));
+    CHECK(second.join(30s));
+    CHECK(wrong == 0);
+    CHECK(data[15] == 1125);
+}
+
+TEST_CASE("SharedLock: a dead reader's share is given back, at once (K1)", "[sync][shared][kill]") {
+    const mp::SharedLock lock;
+    auto& reads = shared<counter>();
+    std::vector<child> readers;
+    for (int i = 0; i < 3; ++i)
+        readers.emplace_back([&] {
+            lock.acquire_shared();
+            ++reads;
+            for (;;) ::pause();
+            return 0;
+        });
+    CHECK(eventually([&] { return reads == 3; }));
+    child writer([&] { return lock.acquire(), lock.release(), 0; });
+    CHECK(writer.wait_asleep());
+    for (child& one : readers) one.kill();
+    CHECK(writer.exit_status() == 0);
+    CHECK_FALSE(lock.locked());
+    std::thread([&] { lock.acquire_shared(); }).join();
+    CHECK_FALSE(lock.locked());
+    CHECK(lock.try_lock());
+    lock.release();
+}
+
+TEST_CASE("SharedLock: a dead writer abandons it for readers and writers (K3)",
+          "[sync][shared][kill]") {
+    const mp::SharedLock lock;
+    child writer([&] {
+        lock.acquire();
+        for (;;) ::pause();
+        return 0;
+    });
+    CHECK(eventually([&] { return lock.locked(); }));
+    child reader([&] {
+        try {
+            lock.acquire_shared();
+        } catch (const mp::AbandonedLock&) {
+            return 0;
+        }
+        return 1;
+    });
+    CHECK(reader.wait_asleep());
+    writer.kill();
+    CHECK(reader.exit_status() == 0);
+    CHECK_THROWS_AS(lock.try_lock_shared(), mp::AbandonedLock);
+    CHECK_THROWS_AS(lock.try_lock(), mp::AbandonedLock);
+    CHECK_THROWS_AS(lock.acquire_shared(1h), mp::AbandonedLock);
+    CHECK(lock.locked());
+    lock.recover();
+    CHECK_THROWS_AS(lock.acquire_shared(), mp::ProcessError);
+    lock.release();
+    CHECK(lock.acquire_shared());
+    lock.release_shared();
+    CHECK_FALSE(lock.locked());
+}
+
+TEST_CASE("SharedLock: the last handle may go while a thread reads", "[sync][shared]") {
+    mp::SharedLock lock;
+    const auto message = mp::detail::encode(lock);
+    lock.acquire_shared();
+    lock = mp::SharedLock();
+    const mp::Lock next;
+    next.acquire();
+    next.release();
+}
+
+TEST_CASE("SharedLock: at most 1,024 readers", "[sync][shared]") {
+    const mp::SharedLock lock;
+    for (int i = 0; i < 1024; ++i) REQUIRE(lock.acquire_shared());
+    CHECK_THROWS_AS(lock.try_lock_shared(), mp::Error);
+    CHECK(child([&] { return lock.try_lock() ? 1 : 0; }).exit_status() == 0);
+    for (int i = 0; i < 1024; ++i) lock.release_shared();
+    CHECK(lock.try_lock());
+    lock.release();
+}
+
+TEST_CASE("SharedLock: threads", "[sync][shared][threads]") {
+    const mp::SharedLock lock;
+    int a = 0, b = 0;
+    std::atomic<bool> right{true};
+    const auto work = [&](bool writes) {
+        for (int i = 0; i < 1000; ++i) {
+            if (writes) {
+                const std::lock_guard guard(lock);
+                ++a, ++b;
+            } else {
+                const std::shared_lock guard(lock);
+                if (a != b) right = false;
+            }
+        }
+    };
+    std::thread one(work, false), two(work, false);
+    work(true);
+    one.join();
+    two.join();
+    CHECK(right);
+    CHECK(a == 1000);
+}
