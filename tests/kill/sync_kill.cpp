@@ -240,7 +240,7 @@ void add_readers(kill_sweep& sweep, std::optional<mp::SharedLock>& lock) {
         if (sh.go == 1) lock->unlock_shared();
         return 0;
     };
-    const auto reader = [&lock, read_until_go](bystanders& others) {
+    const auto reader = [read_until_go](bystanders& others) {
         others.spawn(read_until_go);
         comes(sh.pid, 1);
     };
@@ -322,7 +322,7 @@ void add_readers(kill_sweep& sweep, std::optional<mp::SharedLock>& lock) {
         [&lock](bystanders& others) {
             others.spawn([&lock] { return comes(sh.inside, 1) ? visitor(*lock) : helper_asleep; });
         },
-        [&lock, read] {
+        [read] {
             read();
             sh.inside = 1;
             comes(sh.began, 1);
@@ -523,7 +523,7 @@ void add_semaphore(kill_sweep& sweep, semaphore_lab& lab, const std::string& nam
     add("value", 2, 0, 0, 0, {}, {}, [&lab] { lab.value(); });
     // The victim takes all units first; the waiters come when it has.
     for (const int waiting : {0, 1, 2})
-        for (const std::size_t n : {1, 2}) {
+        for (const std::size_t n : {std::size_t{1}, std::size_t{2}}) {
             const auto units = static_cast<std::size_t>(2);
             sweep.add({.name = name + ": release(" + std::to_string(n) + "), " +
                                std::to_string(waiting) + " wait",
@@ -723,6 +723,23 @@ void add_condition(kill_sweep& sweep, condition_lab& lab) {
     notify("(1), a dead one and one that waits", 1, 1, 0, 1);
     notify("(1), a dead one that was notified, and two that wait", 2, 0, 1, 1);
 
+    // As one that has the lock: told first, woken later, or by themselves.
+    for (const int n : {1, 2})
+        sweep.add({.name = "Condition: notify(" + std::to_string(n) + ") with the lock, two wait",
+                   .reset =
+                       [&lab](bystanders& others) {
+                           lab.fresh();
+                           lab.spawn(others, 2, shortly);
+                       },
+                   .operation =
+                       [n, &lab] {
+                           lab.state.notify(static_cast<std::size_t>(n), true);
+                           sh.inside = 1;
+                           lab.state.wake_chosen();
+                           sh.done = 1;
+                       },
+                   .check = [n, &lab] { return lab.check(2, sh.inside == 1 ? n : 0, n); }});
+
     const auto wait = [&](const char* what, int waiting, bool first, std::size_t n, bool timeout,
                           bool dead_notified) {
         sweep.add(
@@ -797,7 +814,7 @@ void add_whole_condition(kill_sweep& sweep, std::optional<mp::Condition>& condit
         condition->unlock();
         return 0;
     };
-    const auto check = [&condition, waiter](int waiting) {
+    const auto check = [&condition](int waiting) {
         const auto end = clock::now() + soon;
         while (sh.awake < waiting && clock::now() < end) {
             condition->notify_all();

@@ -131,9 +131,10 @@ private:
 
     bool wait(deadline until, ledger holders, duration patience) {
         for (;;) {
-            const deadline slice = deadline::earlier(until, deadline::after(patience));
             held room;
-            if (room.lock(room_, slice, patience)) return wait_inside(until, holders, patience);
+            if (room.try_lock(room_) ||
+                room.lock(room_, deadline::earlier(until, deadline::after(patience)), patience))
+                return wait_inside(until, holders, patience);
             if (take(holders)) return true;
             if (until.passed()) return false;
             if (!holders.empty()) give_back_of_dead(holders);
@@ -153,8 +154,11 @@ private:
             if (!word_.compare_exchange_strong(none, sleeper, std::memory_order_relaxed) &&
                 none != sleeper)
                 continue;
-            const deadline slice = deadline::earlier(until, deadline::after(patience));
-            if (!futex_wait(word_, sleeper, slice) && !holders.empty()) give_back_of_dead(holders);
+            if (holders.empty())  // I2: no need to look again
+                futex_wait(word_, sleeper, until);
+            else if (!futex_wait(word_, sleeper,
+                                 deadline::earlier(until, deadline::after(patience))))
+                give_back_of_dead(holders);
         }
     }
 
