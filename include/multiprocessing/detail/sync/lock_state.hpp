@@ -203,7 +203,6 @@ private:
     std::atomic<std::uint32_t> abandoned_;
     std::uint32_t depth_;
     std::uint32_t owes_;
-    std::uint32_t unused_;
 };
 static_assert(std::is_standard_layout_v<lock_state> &&
               (sizeof(void*) != 8 || sizeof(lock_state) == 64));

@@ -23,7 +23,7 @@ MP_EXPORT inline std::uint64_t& known_thread_id() noexcept {
     return id;
 }
 
-MP_EXPORT [[gnu::cold, gnu::noinline]] inline std::uint64_t make_thread_id() {
+[[gnu::cold, gnu::noinline]] MP_EXPORT inline std::uint64_t make_thread_id() {
     static const int hook = ::pthread_atfork(nullptr, nullptr, [] { known_thread_id() = 0; });
     if (hook != 0) throw_os_error(hook, "pthread_atfork");
     const auto number = static_cast<std::uint64_t>(::syscall(SYS_gettid));
