@@ -319,13 +319,13 @@ TEST_CASE("Condition: a deadline takes what a dead one was notified of (K2)",
 TEST_CASE("Condition: the lock's holder dies while others wait", "[sync][condition][kill]") {
     const mp::Condition condition;
     child waiting([&] {
-        condition.acquire();
         try {
+            const std::lock_guard guard(condition);
             condition.wait();
-        } catch (const mp::AbandonedLock&) {
+        } catch (const mp::AbandonedLock&) {  // the guard has released it, it stays abandoned
             try {
-                condition.release();
-            } catch (const mp::ProcessError&) {
+                condition.acquire();
+            } catch (const mp::AbandonedLock&) {
                 condition.recover();
                 condition.release();
                 return 0;
@@ -343,6 +343,78 @@ TEST_CASE("Condition: the lock's holder dies while others wait", "[sync][conditi
     CHECK(waiting.exit_status() == 0);
     CHECK(condition.try_lock());
     condition.unlock();
+
+    const mp::RLock lock;
+    const mp::Condition given(lock);
+    for (const bool guarded : {false, true}) {
+        child second([&] {
+            std::unique_lock guard(lock);
+            lock.acquire();
+            try {
+                static_cast<void>(guarded ? given.wait(guard) : given.wait());
+            } catch (const mp::AbandonedLock&) {
+                if (!guard.owns_lock()) return 2;
+                given.recover();  // while it has it
+                lock.release();
+                guard.unlock();
+                return lock.locked() ? 3 : 0;
+            }
+            return 1;
+        });
+        CHECK(second.wait_asleep());
+        CHECK(child([&] {
+                  given.acquire();
+                  given.notify();
+                  ::raise(SIGKILL);
+                  return 0;
+              }).exit_status() == -SIGKILL);
+        CHECK(second.exit_status() == 0);
+    }
+}
+
+TEST_CASE("Condition: with the lock, who is notified wakes when it is given back",
+          "[sync][condition]") {
+    const mp::Lock lock;
+    std::vector<mp::Condition> conditions;  // more than a thread remembers
+    std::vector<child> waiting;
+    for (int i = 0; i < 6; ++i) {
+        conditions.emplace_back(lock);
+        waiting.emplace_back([&lock, mine = conditions.back()] {
+            std::unique_lock guard(lock);
+            return mine.wait(guard) ? 0 : 1;
+        });
+        CHECK(waiting.back().wait_asleep());
+    }
+    lock.acquire();
+    for (const mp::Condition& one : conditions) one.notify();
+    conditions.clear();  // the handles go before the lock is given back
+    for (const child& one : waiting) CHECK(one.wait_asleep());
+    lock.release();
+    for (child& one : waiting) CHECK(one.exit_status() == 0);
+}
+
+TEST_CASE("Condition: its notifier dies with the lock: who was notified is awake (K3)",
+          "[sync][condition][kill]") {
+    const mp::Condition condition;
+    waiters all(condition);
+    for (int i = 0; i < 3; ++i) all.add();
+    auto& ready = shared<counter>();
+    child notifier([&] {
+        condition.acquire();
+        condition.notify(2);
+        ready = 1;
+        for (;;) ::pause();
+        return 0;
+    });
+    CHECK(eventually([&] { return ready == 1; }));
+    notifier.kill();
+    CHECK(all[0].exit_status() == 99);  // AbandonedLock
+    CHECK(all[1].exit_status() == 99);
+    CHECK(all[2].wait_asleep());
+    condition.recover();
+    condition.notify();
+    condition.release();
+    CHECK(all[2].exit_status() == 0);
 }
 
 TEST_CASE("Condition: at most 1,024 wait", "[sync][condition]") {

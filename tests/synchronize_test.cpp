@@ -5,12 +5,11 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
-#include <cstdint>
-#include <limits>
-#include <map>
+#include <cstddef>
+#include <fstream>
 #include <mutex>
-#include <shared_mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -601,4 +600,98 @@ TEST_CASE("synchronization objects: a handle of another class is refused", "[syn
     CHECK(mp::detail::decode<mp::Lock>(flat) == lock);
     CHECK_THROWS_AS(mp::detail::decode<mp::RLock>(flat), mp::Error);
     CHECK_THROWS_AS(mp::detail::decode<mp::Queue<int>>(flat), mp::Error);
+}
+
+namespace {
+
+/// Makes one of each and uses it.
+void all_of_them() {
+    const mp::Lock lock;
+    const mp::RLock rlock;
+    const mp::SharedLock shared_lock;
+    const mp::Semaphore units;
+    const mp::BoundedSemaphore bounded(2, mp::robust);
+    const mp::Condition condition;
+    const std::scoped_lock guards(lock, rlock, shared_lock, units, bounded, condition);
+    condition.notify();
+    mp::Event().set();
+    mp::Barrier(1).wait();
+}
+
+std::size_t mappings() {
+    std::size_t lines = 0;
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) lines += line.find("mp:") != line.npos;
+    return lines;
+}
+
+}  // namespace
+
+TEST_CASE("synchronization objects: a thousand of each leave nothing", "[sync]") {
+    const test::no_leaks leaks;
+    all_of_them();
+    const std::size_t before = mappings();
+    for (int i = 0; i < 1000; ++i) all_of_them();
+    CHECK(mappings() == before);
+}
+
+TEST_CASE("synchronization objects: without descriptors OsError, and nothing leaks", "[sync]") {
+    CHECK(child([] {
+              all_of_them();
+              const rlimit few{64, 64};
+              ::setrlimit(RLIMIT_NOFILE, &few);
+              const std::size_t mapped = mappings();
+              std::vector<int> taken;
+              for (int fd; (fd = ::dup(0)) >= 0;) taken.push_back(fd);
+              int refused = 0;
+              const auto make = [&](auto f) {
+                  try {
+                      f();
+                  } catch (const mp::OsError& e) {
+                      refused += e.code() == std::errc::too_many_files_open;
+                  }
+              };
+              make([] { mp::Lock(); });
+              make([] { mp::RLock(); });
+              make([] { mp::SharedLock(); });
+              make([] { mp::Semaphore(); });
+              make([] { mp::BoundedSemaphore(1, mp::robust); });
+              make([] { mp::Condition(); });
+              make([] { mp::Event(); });
+              make([] { mp::Barrier(3); });
+              for (const int fd : taken) ::close(fd);
+              const int next = ::dup(0);
+              const bool same = !taken.empty() && next == taken.front();
+              ::close(next);
+              all_of_them();
+              return refused == 8 && same && mappings() == mapped ? 0 : 1;
+          }).exit_status() == 0);
+}
+
+TEST_CASE("locks: threads", "[sync][threads]") {
+    const mp::Lock lock;
+    const mp::RLock rlock;
+    const mp::BoundedSemaphore one(1, mp::robust);
+    int a = 0, b = 0, c = 0;
+    const auto work = [&] {
+        for (int i = 0; i < 500; ++i) {
+            {
+                const std::lock_guard guard(lock);
+                ++a;
+            }
+            {
+                const std::scoped_lock twice(rlock);
+                const std::lock_guard again(rlock);
+                ++b;
+            }
+            const std::lock_guard guard(one);
+            ++c;
+        }
+    };
+    std::thread other(work);
+    work();
+    other.join();
+    CHECK(a == 1000);
+    CHECK(b == 1000);
+    CHECK(c == 1000);
 }

@@ -62,6 +62,7 @@ public:
 
     /// Takes the lock although its holder died, and clears that: from here on it is a lock as any
     /// other, held by this thread. Waits for a living holder, as acquire() does.
+    /// \throws ProcessError if this thread holds it already, and it is not abandoned
     void recover() const { state().recover(detail::deadline::never()); }
     /// \return false if the timeout ended first
     template <class Rep, class Period>
@@ -79,8 +80,7 @@ private:
     void give() const { state().release(); }
 };
 
-/// As Lock, but its holder may take it again; it is free after as many releases. recover() by its
-/// holder is an error.
+/// As Lock, but its holder may take it again; it is free after as many releases.
 class RLock : public detail::sync_handle<detail::recursive_lock>, public detail::lockable<RLock> {
 public:
     RLock() : RLock(0) {}
@@ -351,8 +351,22 @@ public:
                              [&](deadline d) { return wait_guarded(guard, d); });
     }
 
-    /// If killed: those that it had come to are awake, the others not.
-    void notify(std::size_t n = 1) const { state().notify(n); }
+    /// With the condition's lock they are woken when the caller gives it back, since they need it.
+    /// If killed: those that it had come to are awake, the others not; by one that had the lock
+    /// they are so within half a second, and told that it is abandoned.
+    void notify(std::size_t n = 1) const {
+        detail::lock_state& lock = its_lock();
+        if (!lock.is_mine()) {
+            state().notify(n);
+            return;
+        }
+        if (!state().notify(n, true)) return;
+        const auto wake = [](void* whom) {
+            static_cast<detail::condition_state*>(whom)->wake_chosen();
+        };
+        lock.owes();
+        if (!detail::owed_wakes::owe(&lock, shared_.keep(), wake, &state())) state().wake_chosen();
+    }
     void notify_one() const { notify(1); }
     void notify_all() const { notify(detail::condition_state::most_waiters); }
 
@@ -393,40 +407,26 @@ private:
     }
     void give() const { is_recursive() ? its_lock().release_once() : its_lock().release(); }
 
-    bool wait_held(deadline until) const {
-        detail::lock_state& lock = its_lock();
+    bool wait_held(deadline until) const { return wait_with(its_lock(), until); }
+    bool wait_with(detail::lock_state& lock, deadline until) const {
         if (!lock.is_mine()) lock.not_mine("wait");
         const std::uint32_t times = lock.depth();
         return state().wait(
-            until, [&] { lock.release(); },
-            [&] {
-                lock.acquire(deadline::never());
-                lock.depth(times);
-            });
+            until, [&] { lock.release(); }, [&] { lock.acquire_anyway(times); });
     }
 
     template <class L>
     bool wait_guarded(std::unique_lock<L>& guard, deadline until) const {
         if (!guard.owns_lock()) throw ProcessError("wait: the guard does not hold its lock");
-        constexpr bool ours = requires { lock_of(*guard.mutex()); };
         const bool has_own = std::holds_alternative<std::monostate>(lock_);
-        std::uint32_t times = 1;
-        if constexpr (ours) {
-            detail::lock_state& lock = lock_of(*guard.mutex());
-            if (!has_own && &lock != &its_lock())
-                throw ProcessError("wait: the guard holds another lock than the condition's");
-            if (!lock.is_mine()) lock.not_mine("wait");
-            times = lock.depth();
-            lock.depth(1);
-        } else if (!has_own) {
+        constexpr bool ours = requires { lock_of(*guard.mutex()); };
+        if constexpr (ours)
+            if (detail::lock_state& lock = lock_of(*guard.mutex()); has_own || &lock == &its_lock())
+                return wait_with(lock, until);  // the guard has it before and after
+        if (ours || !has_own)
             throw ProcessError("wait: the guard holds another lock than the condition's");
-        }
         return state().wait(
-            until, [&] { guard.unlock(); },
-            [&] {
-                guard.lock();
-                if constexpr (ours) lock_of(*guard.mutex()).depth(times);
-            });
+            until, [&] { guard.unlock(); }, [&] { guard.lock(); });
     }
 
     template <class Predicate, class Wait>

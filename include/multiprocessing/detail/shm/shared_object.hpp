@@ -66,6 +66,9 @@ public:
         return side_->memory().size() - offset - sizeof(Shared);
     }
 
+    /// Keeps the object mapped.
+    std::shared_ptr<void> keep() const noexcept { return side_; }
+
     /// As bytes of a message.
     template <class Archive>
     void save(Archive& archive) const {

@@ -31,21 +31,25 @@ namespace multiprocessing::detail {
 ///     top         waiters at and above it were never used
 ///     waiters[]:
 ///       there       held by the waiting thread from before `waiting` to behind `nobody`
-///       word        nobody -> waiting -> notified -> nobody; waiting -> nobody at a deadline
+///       word        nobody -> waiting -> notified -> nobody; waiting -> nobody at a deadline;
+///                   waiting -> chosen -> nobody is the same without the wake-up
 ///       ticket      its place in the queue, never the same twice
 ///       reach       notified: the last ticket that its notify may reach
 ///       heir        notified, and dead: the ticket of the one that got the notify instead
 /// Writers  under `lock`, but for notified -> nobody, by the waiter itself, or whoever has its
 ///          `there` after its death under `lock`.
-/// I1  a waiter returns true if and only if it was notified, and `notified` and its waking are one
-///     system call; so n notifies wake n, and none wakes by itself.
+/// I1  a waiter returns true if and only if it was notified; so n notifies wake n, and none wakes
+/// by
+///     itself. `notified` and its waking are one system call. By one that has the condition's lock
+///     it is `chosen`, and woken when that gives the lock back (owed_wakes).
 /// I2  a notify reaches those that waited when it was called, oldest first, passing over the dead.
 /// I3  the waiter has the user's lock again before it leaves `notified`: who dies before it returns
 ///     dies notified.
 /// K1  killed while waiting, before it was notified: the next notify passes over it.
 /// K2  killed while notified, before wait() returned: its notify is handed to the oldest other in
 ///     its reach by whoever looks at the table next: a notify, or a waiter after `look_again`.
-/// K3  killed in notify(): those up to there are notified and awake, the others are not.
+/// K3  killed in notify(): those up to there are notified and awake, the others are not. Killed
+///     before it woke who is `chosen`: they see it by themselves after `look_again`.
 /// K4  killed in handing on, before the heir is written: nothing happened. Behind it: the next who
 ///     gets `lock` completes it before anything else, and knows by the ticket whether the heir has
 ///     it.
@@ -71,20 +75,33 @@ public:
     bool wait(deadline until, Release release, Acquire acquire, duration patience = look_again) {
         queued in(*this);
         release();
-        const bool chosen = in.sleep(until, patience);
+        const bool told = in.sleep(until, patience);
         acquire();
-        return chosen;
+        return told;
     }
 
-    void notify(std::size_t count) {
+    /// \param later  the caller will call wake_chosen()
+    /// \return whether one was chosen
+    bool notify(std::size_t count, bool later = false) {
         const table in(*this);
         hand_on();
         const std::uint64_t reach = last_;
+        bool any = false;
         for (; count != 0; --count) {
             waiter* next = oldest(reach);
             if (!next) break;
-            wake(*next, reach);
+            if (later)
+                choose(*next, reach);
+            else
+                wake(*next, reach);
+            any = true;
         }
+        return any && later;
+    }
+    /// A wake-up too many is absorbed, whoever has the place by now.
+    void wake_chosen() noexcept {
+        for (waiter& one : used())
+            if (one.word.load(std::memory_order_relaxed) == chosen) futex_wake(one.word, 1);
     }
 
     bool leave() { return own_.leave(); }
@@ -92,7 +109,7 @@ public:
     lock_state& own() noexcept { return own_; }
 
 private:
-    enum : std::uint32_t { nobody = 0, waiting = 1, notified = 2 };
+    enum : std::uint32_t { nobody = 0, waiting = 1, notified = 2, chosen = 3 };
     struct waiter {
         presence there;
         futex_word word;
@@ -153,9 +170,7 @@ private:
             }
         }
 
-        bool is_notified() const noexcept {
-            return me_.word.load(std::memory_order_acquire) == notified;
-        }
+        bool is_notified() const noexcept { return is_told(me_); }
         void withdraw() noexcept {
             try {
                 const table in(of_);
@@ -168,8 +183,8 @@ private:
         }
 
         condition_state& of_;
-        waiter& me_;
         bool over_ = false;
+        waiter& me_;
     };
 
     waiter& enqueue() {
@@ -179,10 +194,11 @@ private:
                 waiter& one = waiters_[i];
                 const bool used = one.word.load(std::memory_order_relaxed) != nobody;  // a guess
                 if ((used && !also_dead) || !one.there.sit_down()) continue;
-                if (one.word.load(std::memory_order_acquire) == notified) pass(one);  // K2
+                if (is_told(one)) pass(one);  // K2
                 one.ticket = ++last_;
-                one.heir.store(0, std::memory_order_relaxed);  // the next store makes it true
-                if (i >= top_) top_ = static_cast<std::uint32_t>(i) + 1;
+                one.heir.store(0, std::memory_order_relaxed);   // the next store makes it true
+                if (i >= top_.load(std::memory_order_relaxed))  // the lock
+                    top_.store(static_cast<std::uint32_t>(i) + 1, std::memory_order_relaxed);
                 one.word.store(waiting, std::memory_order_release);
                 return one;
             }
@@ -202,6 +218,13 @@ private:
             found->there.get_up();
         }
     }
+    static bool is_told(const waiter& one) noexcept {
+        return one.word.load(std::memory_order_acquire) >= notified;
+    }
+    static void choose(waiter& one, std::uint64_t reach) noexcept {
+        one.reach = reach;
+        one.word.store(chosen, std::memory_order_release);  // I1
+    }
     static void wake(waiter& one, std::uint64_t reach) noexcept {
         one.reach = reach;
         futex_add_and_wake(one.word, notified - waiting, 1);  // I1
@@ -210,9 +233,8 @@ private:
     /// Hands on what the dead were notified of.
     void hand_on() {
         for (waiter& one : used())
-            if (one.word.load(std::memory_order_acquire) == notified && one.there.is_dead()) {
-                // It may have left in between.
-                if (one.word.load(std::memory_order_acquire) == notified) pass(one);
+            if (is_told(one) && one.there.is_dead()) {
+                if (is_told(one)) pass(one);  // else it has left in between
                 one.there.get_up();
             }
     }
@@ -232,13 +254,14 @@ private:
     }
 
     std::span<waiter> used() noexcept {
-        return std::span(waiters_).first(std::min<std::size_t>(top_, waiters_.size()));
+        return std::span(waiters_).first(
+            std::min<std::size_t>(top_.load(std::memory_order_relaxed), waiters_.size()));
     }
 
     lock_state own_;
     robust_mutex lock_;
     std::uint64_t last_;
-    std::uint32_t top_;
+    std::atomic<std::uint32_t> top_;  // only grows, under the lock
     std::array<waiter, most_waiters> waiters_;
 };
 static_assert(std::is_standard_layout_v<condition_state>);

@@ -13,6 +13,7 @@
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/sync/handle.hpp>
+#include <multiprocessing/detail/sync/owed_wakes.hpp>
 #include <multiprocessing/detail/sync/thread_id.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -20,11 +21,12 @@ namespace multiprocessing::detail {
 
 /// A lock that belongs to a thread, and that is abandoned when its owner dies.
 ///
-/// Layout (56 bytes on x86-64)
+/// Layout (64 bytes on x86-64)
 ///      0 mutex      who holds this may become the owner; the kernel frees it when its thread ends
 ///     40 owner      this_thread_id(); 0: nobody
 ///     48 abandoned  1: acquire() throws
 ///     52 depth      how often the owner of an RLock has it
+///     56 owes       1: the owner has owed_wakes to pay when it gives the lock back
 /// Writers  all by the holder of the mutex.
 /// I1  owner is written by its own thread alone, so a thread can tell whether it is the owner by
 /// one
@@ -61,6 +63,16 @@ public:
         return true;
     }
 
+    /// For a wait that must end with the lock. If it throws AbandonedLock this thread is the owner,
+    /// and it stays abandoned when it releases it.
+    void acquire_anyway(std::uint32_t times) {
+        take_mutex(deadline::never());
+        const std::uint64_t last = owner_.load(std::memory_order_relaxed);  // the mutex orders it
+        own();
+        depth_ = times;
+        if (abandoned()) is_abandoned("wait", last);
+    }
+
     /// As acquire(), and again if this thread has it already.
     bool acquire_again(deadline until) {
         if (!is_mine()) {
@@ -77,8 +89,11 @@ public:
     /// \throws ProcessError if this thread is not the owner
     void release() {
         if (!is_mine()) not_mine("release");
+        const bool owes = owes_ != 0;
+        if (owes) owes_ = 0;
         owner_.store(0, std::memory_order_release);  // I2: what was done under the lock goes first
         mutex_.unlock();
+        if (owes) owed_wakes::pay(this);
     }
     void release_once() {
         if (!is_mine()) not_mine("release");
@@ -90,6 +105,10 @@ public:
 
     /// Takes the lock, abandoned or not, waiting for a living owner.
     bool recover(deadline until) {
+        if (is_mine() && abandoned()) {  // by acquire_anyway()
+            abandoned_.store(0, std::memory_order_release);
+            return true;
+        }
         if (is_mine())
             throw ProcessError("recover: this thread holds the lock; it is not abandoned");
         if (!(until.is_at_once() ? mutex_.try_lock() : mutex_.lock(until))) return false;
@@ -110,6 +129,9 @@ public:
     /// How often the owner, who asks, has it.
     std::uint32_t depth() const noexcept { return depth_; }
     void depth(std::uint32_t times) noexcept { depth_ = times; }
+
+    /// The owner, who asks, has put off a wake-up until release().
+    void owes() noexcept { owes_ = 1; }
 
     /// This process's last handle goes. If this thread has the lock it is abandoned.
     /// \return false if another thread of this process has it
@@ -143,15 +165,17 @@ public:
         std::atomic_signal_fence(std::memory_order_seq_cst);  // I2: the user's stores come after it
     }
     [[noreturn, gnu::cold, gnu::noinline]] void refuse() {
-        const auto owner = owner_.load(std::memory_order_relaxed);
+        const std::uint64_t last = owner_.load(std::memory_order_relaxed);  // the mutex orders it
         mutex_.unlock();
+        is_abandoned("acquire", last);
+    }
+    [[noreturn, gnu::cold, gnu::noinline]] static void is_abandoned(const char* what,
+                                                                    std::uint64_t last) {
         throw AbandonedLock(
-            "acquire: " +
-            (owner != 0 ? "thread " + std::to_string(number_of_thread(owner)) +
-                              " died while it held the lock"
-                        : std::string("a thread that held the lock let go of its last handle")) +
-            ", so what it guards may be half written; call recover(), which takes the lock, put "
-            "that right, and release it");
+            std::string(what) + ": " +
+            (last != 0 ? "thread " + std::to_string(number_of_thread(last)) : "a thread") +
+            " died, or let go of its last handle, while it held the lock, so what it guards may be "
+            "half written; call recover(), which takes the lock, put that right, and release it");
     }
     [[noreturn, gnu::cold, gnu::noinline]] void not_mine(const char* what) const {
         const auto owner = owner_.load(std::memory_order_relaxed);
@@ -178,9 +202,10 @@ private:
     std::atomic<std::uint64_t> owner_;
     std::atomic<std::uint32_t> abandoned_;
     std::uint32_t depth_;
+    std::uint32_t owes_;
 };
 static_assert(std::is_standard_layout_v<lock_state> &&
-              (sizeof(void*) != 8 || sizeof(lock_state) == 56));
+              (sizeof(void*) != 8 || sizeof(lock_state) == 64));
 
 struct plain_lock : lock_state {
     static constexpr const char* name = "mp:Lock";

@@ -47,6 +47,7 @@ static_assert(sizeof(unit_holder) == 16 && std::is_standard_layout_v<unit_holder
 ///      0 word   units << 1 | somebody sleeps
 ///      4 limit  units at most
 ///     16 room   who waits holds it or waits for it: so one sleeps on `word`, whatever their number
+///      8 top    entries of the ledger at and above it were never used
 ///     56 books  guards the ledger, and the check of the limit against other releases
 ///     behind    a robust semaphore's ledger: unit_holder[1024]
 /// Writers  word: anyone by read-modify-write; of a robust one the units by the holder of `books`.
@@ -130,9 +131,10 @@ private:
 
     bool wait(deadline until, ledger holders, duration patience) {
         for (;;) {
-            const deadline slice = deadline::earlier(until, deadline::after(patience));
             held room;
-            if (room.lock(room_, slice, patience)) return wait_inside(until, holders, patience);
+            if (room.try_lock(room_) ||
+                room.lock(room_, deadline::earlier(until, deadline::after(patience)), patience))
+                return wait_inside(until, holders, patience);
             if (take(holders)) return true;
             if (until.passed()) return false;
             if (!holders.empty()) give_back_of_dead(holders);
@@ -152,8 +154,11 @@ private:
             if (!word_.compare_exchange_strong(none, sleeper, std::memory_order_relaxed) &&
                 none != sleeper)
                 continue;
-            const deadline slice = deadline::earlier(until, deadline::after(patience));
-            if (!futex_wait(word_, sleeper, slice) && !holders.empty()) give_back_of_dead(holders);
+            if (holders.empty())  // I2: no need to look again
+                futex_wait(word_, sleeper, until);
+            else if (!futex_wait(word_, sleeper,
+                                 deadline::earlier(until, deadline::after(patience))))
+                give_back_of_dead(holders);
         }
     }
 
@@ -199,7 +204,8 @@ private:
 
     void recount(ledger holders) noexcept {
         std::uint32_t taken = 0;
-        for (const unit_holder& one : holders) taken += one.units.load(std::memory_order_relaxed);
+        for (const unit_holder& one : used(holders))
+            taken += one.units.load(std::memory_order_relaxed);
         const std::uint32_t free = limit_ - std::min(limit_, taken);
         const std::uint32_t said = word_.load(std::memory_order_relaxed) >> 1;  // books
         if (free > said)
@@ -208,12 +214,15 @@ private:
             word_.fetch_sub((said - free) << 1, std::memory_order_relaxed);  // books
     }
 
+    ledger used(ledger holders) const noexcept {
+        return holders.first(std::min<std::size_t>(top_, holders.size()));
+    }
     /// This process's entry, or a free one.
     unit_holder* entry(ledger holders, bool make) {
         unit_holder* free = nullptr;
         const auto pid = static_cast<std::uint32_t>(this_pid());
         const std::uint64_t started = this_start_time();
-        for (unit_holder& one : holders) {
+        for (unit_holder& one : used(holders)) {
             if (one.units.load(std::memory_order_relaxed) == 0) {  // all under `books`
                 if (!free) free = &one;
             } else if (one.pid.load(std::memory_order_relaxed) == pid &&
@@ -222,6 +231,7 @@ private:
             }
         }
         if (!make) return nullptr;
+        if (!free && top_ < holders.size()) free = &holders[top_++];
         if (!free) throw Error("acquire: 1,024 processes hold units of this robust semaphore");
         free->pid.store(pid, std::memory_order_relaxed);
         free->started.store(started, std::memory_order_relaxed);
@@ -255,7 +265,7 @@ private:
         const accounts in(*this, holders);
         const auto self = static_cast<std::uint32_t>(this_pid());
         bool found = false;
-        for (unit_holder& one : holders) {
+        for (unit_holder& one : used(holders)) {
             const std::uint32_t units = one.units.load(std::memory_order_relaxed);  // books
             const std::uint32_t pid = one.pid.load(std::memory_order_relaxed);
             const std::uint64_t started = one.started.load(std::memory_order_relaxed);
@@ -278,6 +288,7 @@ private:
 
     futex_word word_;
     std::uint32_t limit_;
+    std::uint32_t top_;
     alignas(16) robust_mutex room_;
     robust_mutex books_;
 };

@@ -4,33 +4,38 @@
 /// \file
 /// A name for each thread, that no thread of any process had before it.
 
-#include <atomic>
 #include <cstdint>
 
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/platform/fork.hpp>
 
 namespace multiprocessing::detail {
 
 inline namespace abi_1 {
 
+/// Forgotten in the thread that lives on in a forked child.
+MP_EXPORT inline std::uint64_t& known_thread_id() noexcept {
+    static thread_local constinit std::uint64_t id = 0;
+    return id;
+}
+
+[[gnu::cold, gnu::noinline]] MP_EXPORT inline std::uint64_t make_thread_id() {
+    static const int hook = ::pthread_atfork(nullptr, nullptr, [] { known_thread_id() = 0; });
+    if (hook != 0) throw_os_error(hook, "pthread_atfork");
+    const auto number = static_cast<std::uint64_t>(::syscall(SYS_gettid));
+    return known_thread_id() =
+               number << 32 | (static_cast<std::uint64_t>(deadline::clock() / 1000) & 0xffffffff);
+}
+
 /// The kernel's number of this thread << 32 | the microsecond in which it first asked, modulo 2^32:
 /// numbers come again, but not with the same microsecond. Never 0. A forked child has another one.
 MP_EXPORT inline std::uint64_t this_thread_id() {
-    struct known {
-        std::uint64_t id, generation;
-    };
-    static thread_local constinit known mine{0, 0};
-    const std::uint64_t now = process_identity::get().generation.load(std::memory_order_relaxed);
-    if (mine.generation != now) {
-        const auto number = static_cast<std::uint64_t>(::syscall(SYS_gettid));
-        mine = {number << 32 | (static_cast<std::uint64_t>(deadline::clock() / 1000) & 0xffffffff),
-                now};
-    }
-    return mine.id;
+    const std::uint64_t id = known_thread_id();
+    return id != 0 ? id : make_thread_id();
 }
 
 }  // namespace abi_1
