@@ -73,7 +73,7 @@ public:
         slot_.item_base.store(
             slot_.item.load(std::memory_order_relaxed) & ~worker_slot::arrested_item,
             std::memory_order_release);
-        flushed_ = sent_ = deadline::clock();
+        opened_ = flushed_ = sent_ = deadline::clock();
         slot_.began.store(sent_, std::memory_order_relaxed);  // for statistics
         check_every_ = 1;
         unchecked_ = 0;
@@ -108,6 +108,12 @@ public:
     std::uint32_t left() const noexcept { return left_; }
     /// This worker has run as many items as it may: the rest is for others.
     bool retires() const noexcept { return most_items_ != 0 && count_ >= most_items_; }
+
+    /// The task is over, and its results were sent.
+    void close() noexcept {
+        slot_.busy.fetch_add(static_cast<std::uint64_t>(sent_ - opened_),
+                             std::memory_order_relaxed);  // for statistics
+    }
 
     /// Sends what is finished.
     void flush() {
@@ -232,7 +238,7 @@ private:
     batch_header header_{};
     std::uint32_t left_ = 0, batched_ = 0, used_ = 0;
     std::uint64_t count_ = 0;
-    std::int64_t timeout_ = 0, flushed_ = 0, sent_ = 0;
+    std::int64_t timeout_ = 0, opened_ = 0, flushed_ = 0, sent_ = 0;
     unsigned check_every_ = 1, unchecked_ = 0;
     std::vector<std::span<const std::byte>> all_, large_;
 };
@@ -325,7 +331,6 @@ int work(const worker_plan& plan) {
         });
         if (stop) return 0;
         if (!mine) continue;
-        const std::int64_t begin = deadline::clock();
         output.open(task);
         try {
             resolve(task.callable).invoke(bytes, &output);
@@ -334,8 +339,7 @@ int work(const worker_plan& plan) {
             while (output.left() != 0) output.exception(std::current_exception());
         }
         output.flush();
-        slot.busy.fetch_add(static_cast<std::uint64_t>(deadline::clock() - begin),
-                            std::memory_order_relaxed);  // for statistics
+        output.close();
         if (output.retires()) {
             slot.life.store(retiring, std::memory_order_release);
             return 0;
