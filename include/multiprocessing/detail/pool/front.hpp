@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -22,12 +21,12 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/thread.hpp>
 #include <multiprocessing/detail/pool/back.hpp>
 #include <multiprocessing/detail/pool/task_log.hpp>
 #include <multiprocessing/detail/process/async_child.hpp>
@@ -174,10 +173,8 @@ public:
                     changed_.wait(lock, [this] { return wanted_ == 0 && !collecting_; });
             } else if (until.is_at_once()) {
                 return done();
-            } else if (until.is_never()) {
-                changed_.wait(lock);
             } else {
-                changed_.wait_for(lock, until.remaining());
+                changed_.wait(lock, until);
             }
         }
         return true;
@@ -404,11 +401,11 @@ private:
 
     // --- collecting
 
-    bool is_collector() const { return collecting_ && who_ == std::this_thread::get_id(); }
+    bool is_collector() const { return collecting_ && who_ == thread::this_id(); }
     void take_role(bool in_background) {
         collecting_ = true;
         in_background_ = in_background;
-        who_ = std::this_thread::get_id();
+        who_ = thread::this_id();
     }
     void leave_role() {
         collecting_ = in_background_ = false;
@@ -487,7 +484,7 @@ private:
 
     void start_collector() {
         if (collector_ || joined_) return;
-        collector_ = std::make_unique<std::thread>([this] {
+        collector_ = std::make_unique<thread>([this] {
             std::unique_lock lock(mutex_);
             while (!stopping_) {
                 if (out_.load(std::memory_order_relaxed) == 0) {
@@ -497,7 +494,7 @@ private:
                     });
                     idle_.store(false, std::memory_order_relaxed);
                 } else if (collecting_ || waiting_ > 0) {
-                    changed_.wait_for(lock, std::chrono::milliseconds(2));
+                    changed_.wait(lock, deadline::after(std::chrono::milliseconds(2)));
                 } else {
                     take_role(true);
                     lock.unlock();
@@ -517,7 +514,7 @@ private:
         changed_.notify_all();
     }
     void stop_collector() {
-        std::unique_ptr<std::thread> ended;
+        std::unique_ptr<thread> ended;
         {
             const std::lock_guard lock(mutex_);
             stopping_ = true;
@@ -526,7 +523,7 @@ private:
         changed_.notify_all();
         back_->interrupt();
         if (!ended) return;
-        if (ended->get_id() == std::this_thread::get_id())
+        if (ended->get_id() == thread::this_id())
             ended->detach();  // the pool's end in one of its own callbacks
         else
             ended->join();
@@ -684,7 +681,7 @@ private:
     const pid_t pid_;
 
     mutable std::mutex mutex_;
-    std::condition_variable changed_;
+    condition changed_;
     std::vector<std::shared_ptr<pool_task>> table_;
     std::vector<std::uint32_t> free_;
     task_log<> log_;            // under mutex_
@@ -694,12 +691,12 @@ private:
     std::exception_ptr broken_;
     bool closed_ = false, terminated_ = false, joined_ = false, stopping_ = false;
     bool collecting_ = false, in_background_ = false;
-    std::thread::id who_;  // collects
+    thread::id who_;  // collects
     int waiting_ = 0;
     std::atomic<int> wanted_{0};  // the role, by one that will not collect
     bool nested_ = false;         // in a callback; the collecting thread's
     std::atomic<bool> idle_{false};
-    std::unique_ptr<std::thread> collector_;
+    std::unique_ptr<thread> collector_;
     std::atomic<std::int64_t> watched_{0};
 
     std::mutex callbacks_;

@@ -8,13 +8,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/thread.hpp>
 #include <multiprocessing/detail/pool/ring_back.hpp>
 
 namespace multiprocessing::detail {
@@ -53,8 +53,8 @@ public:
 
     void finish() override {
         terminate();
-        for (std::thread& each : threads_)
-            if (each.joinable()) each.join();
+        for (thread& each : threads_) each.join();
+        threads_.clear();
     }
     /// What is queued was withdrawn, what runs goes on to its end; finish() waits for it.
     void terminate() override {
@@ -70,7 +70,7 @@ private:
 
     std::function<void()> initializer_;
     std::atomic<bool> failed_{false}, stopped_{false};
-    std::vector<std::thread> threads_;
+    std::vector<thread> threads_;
 };
 
 }  // namespace multiprocessing::detail
