@@ -330,7 +330,13 @@ TEST_CASE("Connection: the end of a child is the end of the file, however it end
         std::move(b));
     child.start();
     CHECK(a.recv() == 1);
-    if (way >= killed) child.kill();
+    if (way >= killed) {
+        test::eventually([&] {  // it has sent both
+            const char state = test::process_state(child.pid().value());
+            return state == 'S' || state == 'T';
+        });
+        child.kill();
+    }
     CHECK(a.recv() == 2);
     CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
     child.join();

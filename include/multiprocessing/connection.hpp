@@ -27,6 +27,7 @@
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/sendable.hpp>
 #include <multiprocessing/detail/net/end.hpp>
+#include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/queue/channel.hpp>
 #include <multiprocessing/detail/shm/region_table.hpp>
@@ -164,6 +165,10 @@ protected:
     }
 
 private:
+    friend struct wait_access;
+
+    end& waited() const { return open(); }
+
     static inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
 
     static std::string carried(std::uint64_t type) {

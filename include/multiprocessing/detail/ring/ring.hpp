@@ -262,8 +262,11 @@ public:
     int fileno() {
         check_open();
         held lock(shared_->put.lock, deadline::never(), patience);
-        return bells_.arm(*shared_, shared_->put.committed.mine().bytes ==
-                                        shared_->get.committed.read().at.bytes);
+        const bool none =
+            shared_->put.committed.mine().bytes == shared_->get.committed.read().at.bytes;
+        const int fd = bells_.arm(*shared_, none);
+        if (none) bells_.hush(*shared_);  // K4, for one who asks again after he woke in vain
+        return fd;
     }
 
     // ---- for a connection, which has one process at each side
