@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// Connections between two processes: Pipe, Connection.
+/// Connections between two processes: Pipe, Connection, Listener, Client; and wait() for many.
 ///
 /// Messages lie in anonymous shared memory and keep their bounds. Each of the two processes may be
 /// killed at any instruction: the other one receives what was sent, and then an EndOfFile, however
@@ -26,7 +26,10 @@
 #include <multiprocessing/detail/archive/fingerprint.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/sendable.hpp>
+#include <multiprocessing/detail/net/address.hpp>
 #include <multiprocessing/detail/net/end.hpp>
+#include <multiprocessing/detail/net/listener.hpp>
+#include <multiprocessing/detail/net/login.hpp>
 #include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/queue/channel.hpp>
@@ -282,5 +285,72 @@ private:
     explicit Pipe(ends made) noexcept
         : first(std::move(made.first)), second(std::move(made.second)) {}
 };
+
+/// Where Connections to other programs of this user, on this machine, are accepted.
+///
+/// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
+/// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients
+/// that say nothing, or garbage, are dropped and delay nobody. (A key, and TCP, need a transport
+/// that this version does not have.)
+///
+/// Differences from Python: without an address it is an abstract one, which needs no directory; the
+/// file of a listener that was killed is replaced.
+/// Threads: any number may accept at once. Processes: a forked child may accept, too.
+class Listener {
+public:
+    /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
+    ///     or needs a transport
+    explicit Listener(Address address = {}, ListenerOptions options = {})
+        : listener_(std::make_unique<detail::listener>(std::move(address), options)) {}
+
+    /// Waits for the next client that logged in.
+    /// \throws ClosedError after close(), by whichever thread; OsError if there are no descriptors
+    ///     or no memory for a client: others may be accepted later
+    Connection<> accept() { return Connection<>(open().accept(detail::deadline::never())); }
+    /// \throws TimeoutError if none came in time
+    Connection<> accept(duration timeout) {
+        auto accepted = open().accept(detail::deadline::after(timeout));
+        if (!accepted)
+            throw TimeoutError("accept: no client came to \"" + address().to_string() +
+                               "\" in time");
+        return Connection<>(std::move(accepted));
+    }
+
+    /// For Client().
+    Address address() const { return open().address(); }
+    /// Where the last client came from: nothing, since those of Unix sockets have no address.
+    std::optional<Address> last_accepted() const { return std::nullopt; }
+
+    /// Nobody is accepted any more; those who were go on. Removes the file.
+    void close() noexcept {
+        if (listener_) listener_->close();
+    }
+
+    /// A descriptor for poll, epoll and event loops, readable when accept() has something to do:
+    /// there may be nobody to accept all the same, so call accept(0s), or wait(), which is exact.
+    int fileno() const { return open().fileno(); }
+
+private:
+    friend struct detail::wait_access;
+
+    detail::listener& open() const {
+        if (!listener_) throw ClosedError("this Listener was moved from");
+        return *listener_;
+    }
+    detail::listener& waited() const { return open(); }
+
+    std::unique_ptr<detail::listener> listener_;
+};
+
+/// Connects to a Listener. Does not wait until it accepts: what is sent before that waits there, as
+/// in a Pipe, and if it never does there is an EndOfFile.
+/// \throws OsError as connect() does (ECONNREFUSED, ENOENT...); TimeoutError if its backlog stayed
+///     full; AuthenticationError if another user listens there; Error as Listener's
+inline Connection<> Client(Address address, ClientOptions options = {}) {
+    detail::check_transport("Client", address, options.authkey);
+    auto made = detail::log_in(address, options.timeout);
+    made->limit(options.max_message);
+    return Connection<>(std::move(made));
+}
 
 }  // namespace multiprocessing

@@ -6,15 +6,18 @@
 /// link.hpp has what is shared, and its protocol.
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -132,9 +135,58 @@ public:
         return made;
     }
 
+    /// An end on its way to a stranger, who gets its descriptors: this process keeps none.
+    class departure {
+    public:
+        explicit departure(std::unique_ptr<end> of) : end_(std::move(of)) {}
+        region_id id() const noexcept { return end_->link_->memory().header().id; }
+        std::uint64_t size() const noexcept { return end_->link_->memory().size(); }
+        std::uint64_t owner() const noexcept { return end_->mine_.load(std::memory_order_relaxed); }
+        /// For arrive(), in its order.
+        std::array<int, 3> descriptors() const noexcept {
+            return {end_->link_->memory().handle().fd, end_->bell_.get(), end_->out_.get()};
+        }
+        /// They are in the message: from now on they are the end's owner, as it were.
+        void gone() noexcept {
+            end_->link_->memory().note_lent();
+            end_.reset();  // without close()
+        }
+
+    private:
+        std::unique_ptr<end> end_;
+    };
+    /// \param from  for its pid, and what to check the file against
+    /// \throws Error if they are not the descriptors of an end
+    static std::unique_ptr<end> arrive(const region_handle& from, unique_fd file, unique_fd bell,
+                                       unique_fd out, std::uint64_t owner) {
+        auto opened = region_table::open<link>(from, region_kind::connection, "a Connection", [&] {
+            return region::adopt(
+                std::move(file), from, region_kind::connection,
+                "receiving a Connection from process " + std::to_string(from.pid) + ": ");
+        });
+        static constexpr unsigned which = 1;
+        if (!is_pipe(bell, O_RDONLY, opened->shared().sides[which].bell) ||
+            !is_pipe(out, O_RDWR, opened->shared().sides[which ^ 1].bell))
+            throw Error("the descriptors of a Connection are not its own");
+        std::unique_ptr<end> made(
+            new end(std::move(opened), which, std::move(bell), std::move(out), 0));
+        // Nobody else has the pipe, so the end is given, not taken.
+        const std::uint64_t next = owner_word::given(owner, this_pid(), 0);
+        if ((owner & (owner_word::taken | owner_word::closed)) != 0 ||
+            !made->link_->owner(which).compare_exchange_strong(owner, next,
+                                                               std::memory_order_seq_cst))
+            throw Error("the end of a Connection belongs to somebody else");
+        made->mine_.store(next, std::memory_order_relaxed);
+        made->attach();
+        return made;
+    }
+
     end(const end&) = delete;
     end& operator=(const end&) = delete;
     ~end() { free_all(); }
+
+    /// Before it is used. \param bytes  a longer message is refused
+    void limit(std::size_t bytes) noexcept { most_ = bytes; }
 
     /// Lets go of an end: closes it, or gives it to the child that this is for, or keeps it for the
     /// receiver of a message; none of it if it is not ours.
@@ -167,6 +219,7 @@ public:
     void send(pieces from, std::uint64_t fingerprint) {
         const use here(*this);
         require(writable(), "send", "receive");
+        if (most_ != unlimited) require_short(from);
         look_after_other();
         duration slice = at_first;
         if (!other_closed() && out().put(from, fingerprint, deadline::at_once())) return;
@@ -183,9 +236,16 @@ public:
     /// Takes the oldest message, as ring::get().
     /// \throws EndOfFile if there is none and the other end is closed or dead
     template <class Visit>
-    void recv(Visit visit) {
+    void recv(Visit wanted) {
         const use here(*this);
         require(readable(), "recv", "send");
+        const auto visit = [&](std::uint64_t type, std::span<const std::byte> bytes) {
+            if (bytes.size() > most_)
+                throw SerializationError("recv: a message of " + std::to_string(bytes.size()) +
+                                         " bytes is longer than max_message, " +
+                                         std::to_string(most_) + "; it was dropped");
+            wanted(type, bytes);
+        };
         if (in().get(deadline::at_once(), visit) || in().get(deadline::after(at_first), visit)) {
             // relaxed: a guess of when the other end was last seen alive
             looked_.store(ticks(), std::memory_order_relaxed);
@@ -304,7 +364,8 @@ private:
     static constexpr std::uint32_t closed_bit = std::uint32_t{1} << 31;
     static constexpr duration at_first = std::chrono::milliseconds(2);  // asleep in a futex
     static constexpr duration at_last = std::chrono::milliseconds(64);  // the same, for room
-    static constexpr std::uint64_t fresh = 100'000;                     // ticks: 25 to 100 us
+    static constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+    static constexpr std::uint64_t fresh = 100'000;  // ticks: 25 to 100 us
 
     /// A call that is in here. Nothing is freed meanwhile.
     class use {
@@ -577,6 +638,19 @@ private:
         call("epoll_ctl", [&] { return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd.get(), &event); });
     }
 
+    void require_short(pieces from) const {
+        std::uint64_t length = 0;
+        for (const auto& piece : from) length += piece.size();
+        if (length > most_)
+            throw Error("send: a message of " + std::to_string(length) +
+                        " bytes is longer than max_message, " + std::to_string(most_));
+    }
+
+    static bool is_pipe(const unique_fd& fd, int mode, std::uint64_t inode) noexcept {
+        struct stat info;
+        return fd && ::fstat(fd.get(), &info) == 0 && S_ISFIFO(info.st_mode) &&
+               info.st_ino == inode && (::fcntl(fd.get(), F_GETFL) & O_ACCMODE) == mode;
+    }
     static std::uint64_t inode_of(const unique_fd& fd) {
         struct stat info;
         call("fstat of a pipe", [&] { return ::fstat(fd.get(), &info); });
@@ -606,6 +680,7 @@ private:
     std::uint64_t inherited_ = 0;      // what it was in the process that this one was forked from
     unique_fd bell_, out_;             // read end of our pipe; the other end's, also for writing
     int out_number_ = -1;              // of out_ in the owner, though it was closed here
+    std::size_t most_ = unlimited;     // bytes of a message
     std::atomic<std::uint32_t> users_{0};  // calls that are in here; the highest bit: closed
     std::atomic<bool> freed_{false};
     std::atomic<std::uint32_t> lent_{0};  // in so many messages, as far as we know

@@ -81,7 +81,8 @@ private:
 ///     inherited or received it (takes it), the owner of the other end (closes it for the dead).
 /// I1  owner moves forward only: what was once not a process's never is again, and closed stays.
 ///     So no end is used by two processes, and no end of file is taken back.
-/// I2  the owner of an end has the pipe of the other end open for writing from before the exchange
+/// I2  the owner of an end (or the message that carries it to a stranger, see login.hpp) has the
+///     pipe of the other end open for writing from before the exchange
 ///     that made it the owner until it ends, closes the end, or somebody else owns it.
 /// I3  nobody else has it open but: former owners, if the end is taken; a child of this library
 ///     until it runs user code; a process that was forked and exec'ed by other means, until the

@@ -114,6 +114,15 @@ public:
         if (!fd && ::access("/proc/self/fd", X_OK) != 0)
             throw Error(receiving + "/proc is not mounted here, so " + path +
                         " cannot be opened; make the object before the fork instead");
+        return adopt(std::move(fd), handle, kind, receiving);
+    }
+
+    /// Opens a region by its file.
+    /// \param receiving  for errors: "receiving a Queue: "
+    /// \throws Error as open()
+    static region adopt(unique_fd fd, const region_handle& handle, region_kind kind,
+                        const std::string& receiving) {
+        struct stat info;
         const bool right = fd && ::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode) &&
                            static_cast<std::uint64_t>(info.st_size) == handle.size &&
                            handle.size >= sizeof(region_header) && sealed(fd.get());
