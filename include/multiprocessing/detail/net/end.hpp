@@ -249,6 +249,7 @@ public:
         if (in().get(deadline::at_once(), visit) || in().get(deadline::after(at_first), visit)) {
             // relaxed: a guess of when the other end was last seen alive
             looked_.store(ticks(), std::memory_order_relaxed);
+            watch_other();
             return;
         }
         for (;;) {
@@ -260,7 +261,7 @@ public:
             }
             require_open();
             sleep(deadline::never());
-            if (in().get(deadline::at_once(), visit)) return;
+            if (in().get(deadline::at_once(), visit)) return watch_other();
         }
     }
 
@@ -272,12 +273,10 @@ public:
         if (!until.is_at_once() && in().await(deadline::earlier(until, deadline::after(at_first))))
             return true;
         for (;;) {
+            in().quiet();  // first: it may take away what rang for a new owner (I5)
             if (other_gone()) return true;
             require_open();
-            if (until.passed()) {
-                in().quiet();
-                return false;
-            }
+            if (until.passed()) return false;
             if (!sleep(until)) return !in().empty() || other_gone();
             if (!in().empty()) return true;
         }
@@ -285,22 +284,13 @@ public:
 
     int fileno() {
         const use here(*this);
-        const std::lock_guard lock(slow_);
-        if (!epoll_) {
-            unique_fd set = off_stdio(
-                unique_fd(call("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); })));
-            add_to(set, bell_);
-            if (other_pidfd_) add_to(set, other_pidfd_);
-            in().poll_line([&] {
-                const std::string path = "/proc/self/fd/" + std::to_string(bell_.get());
-                const unique_fd self(call("fileno of a connection: opening " + path, [&] {
-                    return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-                }));
-                call("writing into a pipe", [&] { return ::write(self.get(), "", 1); });
-            });
-            epoll_ = std::move(set);
-        }
-        return epoll_.get();
+        const int fd = [this] {
+            const std::lock_guard lock(slow_);
+            if (!epoll_) start_polling();
+            return epoll_.get();
+        }();
+        watch_other();
+        return fd;
     }
 
     /// The other end gets what was sent, and then the end of the file. May be repeated; and called
@@ -565,7 +555,7 @@ private:
     bool other_gone() {
         for (;;) {
             std::uint64_t now = other().load(std::memory_order_acquire);
-            if ((now & owner_word::closed) != 0) return true;
+            if ((now & owner_word::closed) != 0) return stay_readable();
             pollfd bell{bell_.get(), 0, 0};
             poll_until({&bell, 1}, deadline::at_once());
             bool gone = (bell.revents & POLLHUP) != 0;
@@ -573,14 +563,25 @@ private:
             if (!gone) return false;
             if (other().compare_exchange_strong(now, now | owner_word::closed,
                                                 std::memory_order_seq_cst))
-                return true;
+                return stay_readable();
         }
+    }
+
+    /// It is over: so is what made the descriptor readable, perhaps, but that must stay so.
+    bool stay_readable() {
+        if (!in().line().polled.load(std::memory_order_relaxed)) return true;
+        const std::lock_guard lock(slow_);
+        if (!epoll_) return true;
+        epoll_event event{};
+        event.events = EPOLLOUT;  // to that pipe we can always write
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, out_.get(), &event);  // or it was before
+        return true;
     }
 
     /// Of the other end, if it was taken. Keeps its pidfd, which those who sleep here poll, too.
     bool owner_died(std::uint64_t word) {
         const std::lock_guard lock(slow_);
-        if (watched_ != word) {
+        if (watched_.load(std::memory_order_relaxed) != word) {
             unique_fd pidfd = open_pidfd(owner_word::pid(word));
             // Opened first: what is compared then is what the descriptor names.
             if (pidfd && !owner_word::is_of(word, start_time(owner_word::pid(word)))) pidfd.reset();
@@ -591,9 +592,33 @@ private:
             }
             other_pidfd_.reset();
             other_pidfd_ = std::move(pidfd);
-            watched_ = word;
+            watched_.store(word, std::memory_order_relaxed);  // under the lock, but for a look
         }
         return !other_pidfd_ || wait_readable(other_pidfd_.get(), deadline::at_once());
+    }
+
+    void start_polling() {
+        unique_fd set = off_stdio(
+            unique_fd(call("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); })));
+        add_to(set, bell_);
+        if (other_pidfd_) add_to(set, other_pidfd_);
+        in().poll_line([&] {
+            const std::string path = "/proc/self/fd/" + std::to_string(bell_.get());
+            const unique_fd self(call("fileno of a connection: opening " + path, [&] {
+                return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+            }));
+            call("writing into a pipe", [&] { return ::write(self.get(), "", 1); });
+        });
+        epoll_ = std::move(set);
+    }
+
+    /// After the line was armed, for one who polls: what rang may have been a new owner (I5).
+    void watch_other() {
+        if (!in().line().polled.load(std::memory_order_relaxed)) return;
+        const std::uint64_t now = other().load(std::memory_order_acquire);
+        if ((now & owner_word::closed) != 0 ||
+            ((now & owner_word::taken) != 0 && watched_.load(std::memory_order_relaxed) != now))
+            other_gone();
     }
 
     /// Before a send: whether the other end lives is asked now and then, and always if it was not
@@ -690,7 +715,7 @@ private:
     unique_fd epoll_;  // what fileno() gave
     unique_fd wake_;   // of those who sleep here while others might close it
     unique_fd other_pidfd_;
-    std::uint64_t watched_ = 0;  // the owner's word that the pidfd was opened for
+    std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
 
     // tables
     end *next_ = nullptr, *previous_ = nullptr;
