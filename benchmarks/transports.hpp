@@ -23,6 +23,7 @@
 #include <zmq.h>
 #endif
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/detail/ring/ring.hpp>
 
 #include "spsc.hpp"
@@ -55,6 +56,18 @@ private:
 };
 using ring = ring_of<4 << 20>;
 using ring_unbounded = ring_of<0>;
+
+/// A Pipe, from its second end to its first.
+class connection {
+public:
+    static constexpr bool many = false;
+    explicit connection(std::size_t) {}
+    void put(const_bytes message) { ends_.second.send_bytes(message); }
+    void get(bytes into) { ends_.first.recv_bytes_into(into); }
+
+private:
+    multiprocessing::Pipe<> ends_{false};
+};
 
 class spsc {
 public:
@@ -182,6 +195,7 @@ template <class F>
 void with_transport(const std::string& name, F f) {
     if (name == "ring") return f.template operator()<ring>();
     if (name == "ring_unbounded") return f.template operator()<ring_unbounded>();
+    if (name == "connection") return f.template operator()<connection>();
     if (name == "spsc") return f.template operator()<spsc>();
     if (name == "bip") return f.template operator()<bip>();
     if (name == "pipe") return f.template operator()<pipe>();

@@ -4,6 +4,7 @@
 /// \file
 /// Everything of the library but mpi/.
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/errors.hpp>
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>

@@ -79,8 +79,9 @@ public:
     explicit Process(ProcessOptions options) : child_(detail::make_child(std::move(options))) {}
 
     /// Will call `callable(args...)` in the child. Both are copied or moved in now, and dropped in
-    /// this process when start() returns. Handles (Queue, Lock...) reach the callable as lvalues,
-    /// every other argument as an rvalue; std::ref(x) is x&, the child's copy of it.
+    /// this process when start() returns; a Connection among them, or inside of them, belongs to
+    /// the child from then on. Handles (Queue, Lock...) reach the callable as lvalues, every other
+    /// argument as an rvalue; std::ref(x) is x&, the child's copy of it.
     template <class F, class... Args>
     requires(
         !std::is_base_of_v<Process, std::remove_cvref_t<F>> &&
@@ -129,7 +130,7 @@ public:
             run();
             return 0;
         });
-        target_ = nullptr;
+        detail::hand_over(child, [this] { target_ = nullptr; });
     }
 
     /// What the child does; calls the callable unless overridden. An exception that it throws is
@@ -268,10 +269,13 @@ auto async(ProcessOptions options, F&& callable, Args&&... args) {
         using call = detail::packed_call<F, Args...>;
         using result = std::remove_cvref_t<typename call::result>;
         if constexpr (!std::is_void_v<result>) detail::check_sendable<result>();
-        call kept(std::in_place, std::forward<F>(callable), std::forward<Args>(args)...);
-        return AsyncResult<result>(std::make_shared<detail::async_child<result>>(
-            detail::make_child(std::move(options)), detail::demangled(typeid(std::decay_t<F>)),
-            kept));
+        std::optional<call> kept(std::in_place, std::in_place, std::forward<F>(callable),
+                                 std::forward<Args>(args)...);
+        const auto child = detail::make_child(std::move(options));
+        auto state = std::make_shared<detail::async_child<result>>(
+            child, detail::demangled(typeid(std::decay_t<F>)), *kept);
+        detail::hand_over(*child, [&] { kept.reset(); });
+        return AsyncResult<result>(std::move(state));
     }
 }
 template <class F, class... Args>

@@ -5,6 +5,9 @@
 /// What differs between processors.
 
 #include <cstddef>
+#include <cstdint>
+
+#include <time.h>
 
 namespace multiprocessing::detail {
 
@@ -28,6 +31,19 @@ inline void cpu_relax() noexcept {
     asm volatile("isb" ::: "memory");
 #else
     asm volatile("" ::: "memory");
+#endif
+}
+
+/// Time in a unit of the processor's own, some 0.2 to 1 ns: some 7 ns cheaper than a clock, and not
+/// to be compared between processors to much less than a microsecond.
+inline std::uint64_t ticks() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    return __builtin_ia32_rdtsc();
+#else
+    timespec now;
+    ::clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(now.tv_nsec);
 #endif
 }
 

@@ -12,12 +12,19 @@
 #include <utility>
 #include <variant>
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/detail/process/can_copy.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing {
 namespace detail {
+
+struct wait_access;
 
 /// What a task will have ended with, and how to wait for it. Any number of threads at once.
 ///
@@ -31,7 +38,9 @@ public:
     async_state() = default;
     async_state(const async_state&) = delete;
     async_state& operator=(const async_state&) = delete;
-    virtual ~async_state() = default;  // the task goes on
+    virtual ~async_state() {  // the task goes on
+        if (const int fd = completion_.load(std::memory_order_relaxed); fd >= 0) ::close(fd);
+    }
 
     /// \return false if the task has not ended at the deadline
     virtual bool wait(deadline until) = 0;
@@ -52,6 +61,23 @@ public:
         return done(with);
     }
 
+    /// A descriptor that is readable once it has ended; made when asked for.
+    /// \throws OsError if there is none left
+    int completion() {
+        if (const int fd = sentinel(); fd >= 0) return fd;
+        if (completion_.load(std::memory_order_acquire) < 0) {
+            unique_fd made = off_stdio(
+                unique_fd(call("eventfd of a result", [] { return ::eventfd(0, EFD_CLOEXEC); })));
+            int none = -1;
+            // seq_cst: this, then finished_; tell_completion() the other way round.
+            if (completion_.compare_exchange_strong(none, made.get(), std::memory_order_seq_cst)) {
+                made.release();
+                if (finished_.load(std::memory_order_seq_cst)) tell_completion();
+            }
+        }
+        return completion_.load(std::memory_order_acquire);
+    }
+
     bool finished() const noexcept { return finished_.load(std::memory_order_acquire); }  // (B)
     bool has_failed() const noexcept { return outcome_.index() == is_error; }
     std::exception_ptr error() const noexcept {
@@ -67,20 +93,28 @@ protected:
     template <class... Args>
     void finish(Args&&... args) {
         outcome_.template emplace<is_value>(std::forward<Args>(args)...);
-        finished_.store(true, std::memory_order_release);  // (A) outcome_
+        finished_.store(true, std::memory_order_seq_cst);  // (A) outcome_; and see completion()
+        tell_completion();
     }
     void fail(std::exception_ptr error) noexcept {
         outcome_.template emplace<is_error>(std::move(error));
-        finished_.store(true, std::memory_order_release);  // (A) outcome_
+        finished_.store(true, std::memory_order_seq_cst);  // (A) outcome_; and see completion()
+        tell_completion();
     }
 
 private:
     static constexpr std::size_t is_value = 1, is_error = 2;
 
+    void tell_completion() noexcept {
+        const int fd = completion_.load(std::memory_order_seq_cst);
+        if (fd >= 0) retry([&] { return ::eventfd_write(fd, 1); });
+    }
+
     // The flags may lie in its padding: a million results may be awaited.
     [[no_unique_address]] std::variant<std::monostate, value_type, std::exception_ptr> outcome_;
     std::atomic<bool> finished_{false};
     std::atomic<bool> taken_{false};
+    std::atomic<int> completion_{-1};
 };
 
 }  // namespace detail
@@ -132,6 +166,7 @@ public:
 private:
     template <class T>
     friend class CompletedResults;
+    friend struct detail::wait_access;
 
     detail::async_state<R>& state() const {
         if (!state_) throw Error("this AsyncResult has no task: it was moved from");

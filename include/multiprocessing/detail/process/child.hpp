@@ -40,6 +40,7 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/demangle.hpp>
+#include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/small_file.hpp>
 #include <multiprocessing/detail/process/child_process.hpp>
 #include <multiprocessing/detail/process/limits.hpp>
@@ -107,6 +108,7 @@ struct onset {
     bool with_loader = false;  // the child tries the loader's locks as well
     bool purges = false;       // streams may hold text of the parent
     bool has_read = false;     // stdin too
+    bool settles = false;      // the parent may give it things
 };
 
 /// The whole life of a child.
@@ -144,6 +146,7 @@ struct onset {
     }
     slot.stage.store(status_slot::running, std::memory_order_release);  // (A)
     if (how.watched) futex_wake(slot.stage, wake_all);
+    if (how.settles) await_handover(slot.handed, self.owner());
     run_and_exit(body);
 }
 
@@ -188,7 +191,7 @@ inline void prepare_launch(child_process& child) {
         throw_os_error(ENOMEM, "atexit");
 }
 
-/// Starts the child, which runs `body` and ends with the code that it returns.
+/// Starts the child, which runs `body` and ends with the code that it returns, after hand_over().
 /// \throws OsError if the kernel refuses; then nothing is left of it
 inline void launch(const std::shared_ptr<child_process>& child, const std::function<int()>& body) {
     sweep_children();
@@ -205,14 +208,17 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
 
     const bool threads = !single_threaded();
     onset how{.watched = threads || child->facts.daemon || has_limits(child->limits),
-              .with_loader = threads};
+              .with_loader = threads,
+              .settles = hands_over()};
     duration patience = std::chrono::milliseconds(20);
     const deadline loader_matters = deadline::after(std::chrono::seconds(3));
     for (;;) {
         how.purges = !flush_streams();
         how.has_read = has_read_stdin();
+        handover::launching = how.settles;
         const pid_t pid = ::fork();
         if (pid == 0) live(*child, how, body);
+        handover::launching = false;
         if (pid == -1) throw_os_error(errno, "fork for " + child->facts.name);
         child->adopt(pid);
         if (!how.watched || await_onset(*child, patience)) break;
@@ -231,6 +237,17 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
     }
     if (!child->settled()) guard.child = nullptr;
     child->publish();
+}
+
+/// After launch(): drops what the child alone is to have, and lets it go on.
+/// \param drop  destroys the callable and its arguments
+template <class F>
+void hand_over(child_process& child, F drop) {
+    {
+        const handing_over to(child.pid());
+        drop();
+    }
+    child.handed_over();
 }
 
 }  // namespace multiprocessing::detail

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/process/limits.hpp>
@@ -172,6 +173,14 @@ public:
     void publish() noexcept {
         facts.pid = born_;
         pid_.store(born_, std::memory_order_release);  // with the pidfd and the facts
+    }
+
+    /// The child may go on: whatever its parent had for it, it has.
+    void handed_over() noexcept {
+        const std::lock_guard lock(process_identity::get().tables);
+        if (!slot_) return;  // it has ended
+        slot_->handed.store(1, std::memory_order_release);
+        futex_wake(slot_->handed, wake_all);
     }
 
     /// Back to before adopt(): that child is to be killed and replaced, or was refused.

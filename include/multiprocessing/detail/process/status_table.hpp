@@ -62,11 +62,13 @@ inline const char* describe(refusal::cause what) noexcept {
 
 /// One child's word to its parent, in memory that both share.
 ///
-/// Layout (12 bytes)
+/// Layout (16 bytes)
 ///     0  stage  futex word: forked -> probing -> running or refused; running -> ended
 ///     4  value  refused: errno; ended: exit code 0..255
 ///     8  cause  refused: a refusal::cause
-/// Writers  the parent before the fork, then the child alone. Each stage is a release store after
+///    12  handed  futex word: 1 once the parent has let go of what it gave to the child
+/// Writers  the parent before the fork, then the child alone, but for `handed`. Each stage is a
+/// release store after
 ///          the values that belong to it (A); the parent reads it by acquire (B).
 /// K1  killed at any point: the stage stays. The parent never waits for a stage without watching
 ///     the pidfd too, and reads `ended` only once the child is dead.
@@ -76,8 +78,12 @@ struct status_slot {
     futex_word stage{forked};
     std::atomic<std::int32_t> value{0};
     std::atomic<std::int32_t> cause{0};
+    futex_word handed{0};
 
-    void reset() noexcept { stage.store(forked, std::memory_order_relaxed); }  // fork publishes it
+    void reset() noexcept {
+        stage.store(forked, std::memory_order_relaxed);  // fork publishes both
+        handed.store(0, std::memory_order_relaxed);
+    }
     void refuse(refusal why) noexcept {
         value.store(why.code, std::memory_order_relaxed);  // (A) publishes both
         cause.store(why.what, std::memory_order_relaxed);
@@ -89,11 +95,11 @@ struct status_slot {
         stage.store(ended, std::memory_order_release);        // (A); the parent waits for death
     }
 };
-static_assert(sizeof(status_slot) == 12 && std::is_standard_layout_v<status_slot>);
+static_assert(sizeof(status_slot) == 16 && std::is_standard_layout_v<status_slot>);
 static_assert(std::atomic<std::int32_t>::is_always_lock_free);
 
 /// The slots of this process's children. Guarded by process_identity::tables. Pages are never
-/// given back: one serves 341 children at a time.
+/// given back: one serves 256 children at a time.
 class status_table {
 public:
     /// \throws OsError if there is no memory

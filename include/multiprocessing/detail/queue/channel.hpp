@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include <multiprocessing/detail/archive/fingerprint.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
@@ -26,6 +27,33 @@ namespace multiprocessing::detail {
 /// Messages from this size on are decoded in place where that runs no user code: it saves a copy
 /// and costs the other getters the time of a copy.
 inline constexpr std::size_t decode_in_place_from = std::size_t{64} << 10;
+
+/// Takes a value out of a ring. \param get  ring::get() with the visitor given to it
+/// \param where  for errors
+/// \return nothing if there was none
+template <class T, class Get>
+std::optional<T> get_value(Get get, const char* where) {
+    std::optional<T> item;
+    receive_buffer buffer;
+    std::span<const std::byte> copied;
+    std::uint64_t received = 0;
+    const bool got = get([&](std::uint64_t type, std::span<const std::byte> bytes) {
+        received = type;
+        if (type != fingerprint<T>()) return;
+        if constexpr (decodes_in_place<T>)
+            if (std::is_trivially_copyable_v<T> || bytes.size() >= decode_in_place_from) {
+                item.emplace(decode<T>(bytes));
+                return;
+            }
+        const std::span<std::byte> own = buffer.resize(bytes.size());
+        if (!bytes.empty()) std::memcpy(own.data(), bytes.data(), bytes.size());
+        copied = own;
+    });
+    if (!got) return std::nullopt;
+    if (received != fingerprint<T>()) throw_type_mismatch(type_name<T>(), received, where);
+    if (!item) item.emplace(decode<T>(copied));
+    return item;
+}
 
 /// A handle: copies are the same channel, in this process and, sent or inherited, in others.
 ///
@@ -50,28 +78,8 @@ public:
     }
 
     std::optional<T> get(deadline until) const {
-        std::optional<T> item;
-        receive_buffer buffer;
-        std::span<const std::byte> copied;
-        std::uint64_t received = 0;
-        const bool got =
-            ring_->get(until, [&](std::uint64_t type, std::span<const std::byte> bytes) {
-                received = type;
-                if (type != fingerprint<T>()) return;
-                if constexpr (decodes_in_place<T>)
-                    if (std::is_trivially_copyable_v<T> || bytes.size() >= decode_in_place_from) {
-                        item.emplace(decode<T>(bytes));
-                        return;
-                    }
-                const std::span<std::byte> own = buffer.resize(bytes.size());
-                if (!bytes.empty()) std::memcpy(own.data(), bytes.data(), bytes.size());
-                copied = own;
-            });
-        if (!got) return std::nullopt;
-        if (received != fingerprint<T>())
-            throw_type_mismatch(type_name<T>(), received, "a queue's message");
-        if (!item) item.emplace(decode<T>(copied));
-        return item;
+        return get_value<T>([&](auto visit) { return ring_->get(until, std::move(visit)); },
+                            "a queue's message");
     }
 
     /// As bytes of a message.

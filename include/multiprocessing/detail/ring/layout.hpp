@@ -17,6 +17,8 @@
 ///
 /// Writers
 ///     put.gate, map, laid, top, limit, bells    the holder of put.lock
+///     line                                      likewise
+///     ended                                     the holder of the lock of the side that ends
 ///     get.gate                                  the holder of get.lock
 ///     done                                      the holder of done_lock
 ///     get.spinners                              getters that wait (lookout.hpp, with its kills)
@@ -33,6 +35,7 @@
 /// I5  under a lock: no user code, no sleep.
 /// I6  segments below `top` have memory; none at or above `limit` has.
 /// I7  not empty and a bell armed means that the bell's pipe is readable. (bells.hpp)
+/// I8  the line is armed only while the ring is empty. (line.hpp)
 ///
 /// Commit: gate::commit, one compare-exchange, or with a sleeper one FUTEX_WAKE_OP.
 ///
@@ -50,6 +53,8 @@
 ///          K9  one outside the room: nothing stays; while it spins, lookout.hpp's K1 to K3
 ///     shrink K10  between top, punch and limit: punched again
 ///     done K11  as put: the commit wakes, or nothing happened
+///     end  K12  between the flag and the commit that wakes: those who sleep find out at their
+///              deadline; a connection's are short where its other side may be gone
 /// A process that is stopped while it waits holds the room: while it is stopped, each message may
 /// wait up to look_again (500 ms) for a getter that looks himself. One stopped while it copies
 /// holds its side until it goes on or is killed, and timed calls end in time.
@@ -122,6 +127,8 @@ struct ring_shared {
     alignas(line_pair) std::atomic<std::uint32_t> top;  // I6
     std::atomic<std::uint32_t> limit;                   // I6
     std::atomic<std::uint32_t> bells_in_use;            // entries at or above it are free
+    std::atomic<std::uint32_t> line;                    // 1: the next put writes a byte (line.hpp)
+    std::atomic<std::uint32_t> ended;                   // sides that will do no more, as bits
     std::uint64_t last_bell;
     ring_bell bells[most_bells];
 };

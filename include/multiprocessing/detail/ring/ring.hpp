@@ -28,6 +28,7 @@
 #include <multiprocessing/detail/ring/bells.hpp>
 #include <multiprocessing/detail/ring/gate.hpp>
 #include <multiprocessing/detail/ring/layout.hpp>
+#include <multiprocessing/detail/ring/line.hpp>
 #include <multiprocessing/detail/ring/waiting.hpp>
 #include <multiprocessing/detail/shm/page_tables.hpp>
 #include <multiprocessing/detail/shm/region.hpp>
@@ -78,8 +79,17 @@ public:
             throw_os_error(EFBIG, "making a queue: RLIMIT_FSIZE (Limits::file_size) of " +
                                       std::to_string(largest_region()) +
                                       " bytes leaves no room for its shared file");
-        region made = region::create(name, region_kind::message_ring, type,
-                                     data_offset(segments) + segments * SegmentSize);
+        region made = region::create(name, region_kind::message_ring, type, bytes_with(segments));
+        format(made, limits, segments);
+        return region_table::add<basic_ring>(std::move(made));
+    }
+
+    /// Of a region with so many segments.
+    static constexpr std::uint64_t bytes_with(std::uint64_t segments) noexcept {
+        return data_offset(segments) + segments * SegmentSize;
+    }
+    /// Makes a ring in a new region, or in a part of one.
+    static void format(const region& made, ring_limits limits, std::uint64_t segments) {
         ring_shared& shared = shared_of(made);
         for (robust_mutex* lock : {&shared.put.lock, &shared.put.room, &shared.get.lock,
                                    &shared.get.room, &shared.done_lock})
@@ -87,7 +97,6 @@ public:
         shared.maxsize = limits.maxsize;
         shared.window = limits.window;
         shared.segments = segments;
-        return region_table::add<basic_ring>(std::move(made));
     }
 
     /// \param what  for errors: "a Queue"
@@ -98,7 +107,7 @@ public:
     explicit basic_ring(region memory)
         : memory_(std::move(memory)), shared_(&shared_of(memory_)), segments_(shared_->segments) {
         if (segments_ < kept_segments || segments_ > memory_.size() / SegmentSize ||
-            data_offset(segments_) + segments_ * SegmentSize != memory_.size())
+            bytes_with(segments_) != memory_.size())
             throw Error("the shared memory of this queue is damaged (its size)");
         map_mask_ = map_size(segments_) - 1;
         page_tables_.reset(segments_);
@@ -257,9 +266,85 @@ public:
     int fileno() {
         check_open();
         held lock(shared_->put.lock, deadline::never(), patience);
-        return bells_.arm(*shared_, shared_->put.committed.mine().bytes ==
-                                        shared_->get.committed.read().at.bytes);
+        const bool none =
+            shared_->put.committed.mine().bytes == shared_->get.committed.read().at.bytes;
+        const int fd = bells_.arm(*shared_, none);
+        if (none) bells_.hush(*shared_);  // K4, for one who asks again after he woke in vain
+        return fd;
     }
+
+    // ---- for a connection, which has one process at each side
+
+    static constexpr std::uint32_t putters = 1, getters = 2;  // bits of ended
+
+    ring_line& line() noexcept { return line_; }
+    bool empty() const noexcept {
+        return shared_->get.committed.read().at.bytes >= shared_->put.committed.read().at.bytes;
+    }
+    /// How many bytes were taken since creation.
+    std::uint64_t taken() const noexcept { return shared_->get.committed.read().at.bytes; }
+
+    /// Returns once a message is there; takes none.
+    /// \return false if the deadline came
+    bool await(deadline until) {
+        relay duty{*this};  // as in get()
+        held room;
+        const auto still_empty = [&](position tail) {
+            return shared_->get.committed.read().at.bytes >= tail.bytes;
+        };
+        while (empty())
+            if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty,
+                      &duty.owed))
+                return false;
+        return true;
+    }
+
+    /// The getter is about to sleep on its descriptor.
+    /// \return false if it must not: a message is there, nothing will ring, or the deadline came
+    bool arm_line(deadline until) {
+        held lock(shared_->put.lock, until, patience);
+        if (!lock || !empty() || (ended() & putters) != 0) return false;
+        line_.arm(shared_->line);
+        return true;
+    }
+    /// The user is about to poll the getter's descriptor, all the time.
+    /// \param fill  makes it readable
+    template <class Fill>
+    void poll_line(Fill fill) {
+        held lock(shared_->put.lock, deadline::never(), patience);
+        if (empty() && (ended() & putters) == 0)
+            line_.arm(shared_->line);
+        else
+            fill();
+        line_.polled.store(true, std::memory_order_relaxed);
+    }
+    /// Wakes a getter that sleeps on its descriptor, though nothing is put, and then does `f`,
+    /// which it sees done.
+    template <class F>
+    bool ring_line_and(F f) {
+        held lock(shared_->put.lock, deadline::never(), patience);
+        if (shared_->line.load(std::memory_order_relaxed) != 0) line_.ring(shared_->line);
+        return f();
+    }
+
+    /// Putters or getters will do no more, in any process: who waits for them returns as if his
+    /// deadline had come, and the getter's descriptor stays readable. `agreed` is asked under the
+    /// side's lock.
+    /// \return what `agreed` did; nothing happens without
+    template <class Agreed>
+    bool end(std::uint32_t side, Agreed agreed) {
+        ring_side& mine = side == putters ? shared_->put : shared_->get;
+        const held lock(mine.lock, deadline::at_once(), patience);
+        if (!agreed()) return false;
+        shared_->ended.fetch_or(side, std::memory_order_release);  // (E) what was put goes first
+        if (side == putters) line_.write_byte();
+        if (lock)
+            Steps::commit(mine.committed, mine.committed.mine(), wake_all, [] { return false; });
+        return true;
+    }
+
+    /// A getter that looked and found nothing takes a needless byte away (K4).
+    void quiet() { hush(); }
 
     // ---- for tests and figures
 
@@ -389,6 +474,7 @@ private:
         const auto ring = [&] {
             if (shared_->bells_in_use.load(std::memory_order_relaxed) != 0)  // under this lock
                 bells_.ring(*shared_);
+            if (shared_->line.load(std::memory_order_relaxed) != 0) line_.ring(shared_->line);
         };
         if constexpr (Steps::rings_before_commit) ring();
         bool unwoken = false;
@@ -456,11 +542,24 @@ private:
 
     /// Getters tell those who poll that nothing is there.
     void hush() {
-        if (shared_->bells_in_use.load(std::memory_order_relaxed) == 0) return;  // a look ahead
+        // A look ahead. relaxed: a getter's own doing, or another's that looks himself.
+        const bool arms = line_.polled.load(std::memory_order_relaxed) &&
+                          shared_->line.load(std::memory_order_relaxed) == 0 && ended() == 0;
+        if (shared_->bells_in_use.load(std::memory_order_relaxed) == 0 && !arms) return;
         held lock;
-        if (!lock.try_lock(shared_->put.lock)) return;  // I7 errs on this side
-        if (shared_->put.committed.mine().bytes == shared_->get.committed.read().at.bytes)
+        // I7 errs on this side. The line of one putter is exact: the lock is free in a moment, or a
+        // message comes.
+        if (!(arms ? lock.lock(shared_->put.lock, deadline::at_once(), patience)
+                   : lock.try_lock(shared_->put.lock)))
+            return;
+        if (shared_->put.committed.mine().bytes == shared_->get.committed.read().at.bytes) {
             bells_.hush(*shared_);
+            if (arms && ended() == 0) line_.arm(shared_->line);
+        }
+    }
+
+    std::uint32_t ended() const noexcept {
+        return shared_->ended.load(std::memory_order_acquire);  // (E)
     }
 
     // ---- segments; all under the put lock
@@ -551,7 +650,7 @@ private:
     template <class Blocked>
     bool wait(gate& other, robust_mutex& mutex, held& room, deadline until, Blocked blocked,
               bool* owed) {
-        if (until.is_at_once()) return false;
+        if (until.is_at_once() || (ended() & (owed ? putters : getters)) != 0) return false;
         if (!room) {
             // For a getter of small messages a putter that is faster should sleep, and let a good
             // part of the window be emptied.
@@ -652,6 +751,7 @@ private:
     std::atomic<bool> closed_{false};
     sleeper_count sleepers_;
     doorbells bells_;
+    ring_line line_;
 };
 
 using message_ring = basic_ring<>;

@@ -21,9 +21,13 @@ public:
     ~loans() {
         innermost() = outer_;
         for (const region_id& id : lent_) region_table::take_back(id);
+        for (const undo& one : undos_) one.call(one.object);
     }
 
-    void sent() noexcept { lent_.clear(); }
+    void sent() noexcept {
+        lent_.clear();
+        undos_.clear();
+    }
 
     /// Lends for the message that this thread encodes.
     template <class Object>
@@ -33,7 +37,18 @@ public:
         return handle;
     }
 
+    /// Will call `call(object)` unless the message that this thread encodes is sent. The object is
+    /// part of what is sent, hence outlives this.
+    static void on_return(void (*call)(void*) noexcept, void* object) {
+        if (loans* message = innermost()) message->undos_.push_back({call, object});
+    }
+
 private:
+    struct undo {
+        void (*call)(void*) noexcept;
+        void* object;
+    };
+
     static loans*& innermost() noexcept {
         static thread_local loans* of_this_thread = nullptr;
         return of_this_thread;
@@ -41,6 +56,7 @@ private:
 
     loans* outer_;
     std::vector<region_id> lent_;
+    std::vector<undo> undos_;
 };
 
 }  // namespace multiprocessing::detail

@@ -114,6 +114,15 @@ public:
         if (!fd && ::access("/proc/self/fd", X_OK) != 0)
             throw Error(receiving + "/proc is not mounted here, so " + path +
                         " cannot be opened; make the object before the fork instead");
+        return adopt(std::move(fd), handle, kind, receiving);
+    }
+
+    /// Opens a region by its file.
+    /// \param receiving  for errors: "receiving a Queue: "
+    /// \throws Error as open()
+    static region adopt(unique_fd fd, const region_handle& handle, region_kind kind,
+                        const std::string& receiving) {
+        struct stat info;
         const bool right = fd && ::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode) &&
                            static_cast<std::uint64_t>(info.st_size) == handle.size &&
                            handle.size >= sizeof(region_header) && sealed(fd.get());
@@ -137,8 +146,19 @@ public:
         return opened;
     }
 
-    std::byte* data() const noexcept { return static_cast<std::byte*>(mapping_.get_address()); }
-    std::uint64_t size() const noexcept { return mapping_.get_size(); }
+    /// Bytes [offset, offset + bytes) of this region, which must outlive it. It owns nothing.
+    region part(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+        region piece;
+        piece.fd_ = fd_;
+        piece.inode_ = inode_;
+        piece.data_ = data_ + offset;
+        piece.size_ = bytes;
+        piece.offset_ = offset_ + offset;
+        return piece;
+    }
+
+    std::byte* data() const noexcept { return data_; }
+    std::uint64_t size() const noexcept { return size_; }
     region_header& header() const noexcept { return *reinterpret_cast<region_header*>(data()); }
     const memfd& file() const noexcept { return file_; }
 
@@ -146,9 +166,9 @@ public:
     /// \return 0 or an errno value
     int allocate(std::uint64_t offset, std::uint64_t bytes) const noexcept {
         struct stat now;  // a host that closes all descriptors may have opened a file of its own
-        if (::fstat(file_.fd(), &now) != 0 || now.st_ino != inode_) return EBADF;
+        if (::fstat(fd_, &now) != 0 || now.st_ino != inode_) return EBADF;
         const int result = retry([&] {
-            return ::fallocate(file_.fd(), 0, static_cast<off_t>(offset),
+            return ::fallocate(fd_, 0, static_cast<off_t>(offset_ + offset),
                                static_cast<off_t>(bytes));
         });
         return result == 0 ? 0 : errno;
@@ -159,7 +179,7 @@ public:
     }
 
     /// For a message; region_table counts it.
-    region_handle handle() const noexcept { return {header().id, size(), this_pid(), file_.fd()}; }
+    region_handle handle() const noexcept { return {header().id, size(), this_pid(), fd_}; }
     void note_lent() const noexcept {
         header().lent.fetch_add(1, std::memory_order_relaxed);  // a count; nothing crosses with it
     }
@@ -185,6 +205,7 @@ private:
         return seals != -1 && (seals & F_SEAL_SHRINK) != 0;
     }
 
+    region() = default;  // for part()
     region(memfd file, std::uint64_t bytes) : file_(std::move(file)) {
         namespace bip = boost::interprocess;
         try {
@@ -194,15 +215,22 @@ private:
             throw_os_error(e.get_native_error(),
                            "mapping " + std::to_string(bytes) + " bytes of shared memory");
         }
-        ::madvise(mapping_.get_address(), mapping_.get_size(), MADV_DONTDUMP);  // or be it dumped
+        data_ = static_cast<std::byte*>(mapping_.get_address());
+        size_ = mapping_.get_size();
+        fd_ = file_.fd();
+        ::madvise(data_, size_, MADV_DONTDUMP);  // or be it dumped
         struct stat info;
-        call("fstat of a memfd", [&] { return ::fstat(file_.fd(), &info); });
+        call("fstat of a memfd", [&] { return ::fstat(fd_, &info); });
         inode_ = info.st_ino;
     }
 
-    memfd file_;
-    std::uint64_t inode_ = 0;
+    memfd file_;  // this and the mapping are none in a part
     boost::interprocess::mapped_region mapping_;
+    std::byte* data_ = nullptr;
+    std::uint64_t size_ = 0;
+    std::uint64_t offset_ = 0;  // in the file
+    int fd_ = -1;
+    std::uint64_t inode_ = 0;
 };
 
 }  // namespace multiprocessing::detail

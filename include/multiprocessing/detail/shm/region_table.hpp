@@ -50,6 +50,12 @@ public:
     template <class Object>
     static std::shared_ptr<Object> open(const region_handle& handle, region_kind kind,
                                         const char* what) {
+        return open<Object>(handle, kind, what, [&] { return region::open(handle, kind, what); });
+    }
+    /// \param opened  gives the region, if it is not here
+    template <class Object, class Opened>
+    static std::shared_ptr<Object> open(const region_handle& handle, region_kind kind,
+                                        const char* what, Opened opened) {
         for (int round = 0;; ++round) {
             std::list<region> dropped;
             std::unique_lock lock(process_identity::get().tables);
@@ -79,7 +85,7 @@ public:
                     object->memory().note_opened();
                     return object;
                 }
-            auto object = table.insert<Object>(region::open(handle, kind, what));
+            auto object = table.insert<Object>(opened());
             object->memory().note_opened();
             return object;
         }

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Connections between two processes: Pipe, Connection, Listener, Client; and wait() for many.
+///
+/// Messages lie in anonymous shared memory and keep their bounds. Each of the two processes may be
+/// killed at any instruction: the other one receives what was sent, and then an EndOfFile, however
+/// many processes were forked meanwhile. SIGPIPE is never raised.
+///
+/// An end has one owner at a time: the process that made it, then the child into whose arguments
+/// it was moved (by itself, or inside of other objects), the process that received it in a message,
+/// or a forked process that uses its copy first. A former owner gets a ClosedError. What fork()
+/// tells nobody about is not covered: vfork, _Fork and clone without exec in the host.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <multiprocessing/detail/archive/fingerprint.hpp>
+#include <multiprocessing/detail/archive/memory.hpp>
+#include <multiprocessing/detail/archive/sendable.hpp>
+#include <multiprocessing/detail/net/address.hpp>
+#include <multiprocessing/detail/net/end.hpp>
+#include <multiprocessing/detail/net/listener.hpp>
+#include <multiprocessing/detail/net/login.hpp>
+#include <multiprocessing/detail/net/waitable.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/queue/channel.hpp>
+#include <multiprocessing/detail/shm/region_table.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing {
+
+template <class T = void>
+class Connection;
+
+namespace detail {
+
+/// What every Connection can do.
+class connection_base {
+public:
+    /// Returns true if recv() would not block: a message is there, or the end of the file.
+    /// \throws Error if this end can only send
+    bool poll() { return open().poll(deadline::at_once()); }
+    /// Waits for that, so long at most.
+    bool poll(duration timeout) { return open().poll(deadline::after(timeout)); }
+
+    /// Sends bytes as one message; it may be empty. As send().
+    void send_bytes(std::span<const std::byte> message) {
+        open().send({&message, 1}, raw_bytes.fingerprint);
+    }
+
+    /// Takes a message as bytes, whatever was sent: that of send() as it travels. As recv().
+    /// \param max_length  \throws BufferTooShort if it is longer: it is in the error then, and the
+    ///     connection goes on. Python's can't be used any more
+    std::vector<std::byte> recv_bytes(std::optional<std::size_t> max_length = {}) {
+        std::vector<std::byte> message;
+        open().recv([&](std::uint64_t, std::span<const std::byte> bytes) {
+            message.assign(bytes.begin(), bytes.end());
+        });
+        if (max_length && message.size() > *max_length)
+            throw_too_short("recv_bytes", std::move(message), *max_length);
+        return message;
+    }
+
+    /// Takes a message into `buffer`, from `offset` on. As recv().
+    /// \return its length
+    /// \throws BufferTooShort if it is longer: it is in the error then, the buffer is as before,
+    /// and
+    ///     the connection goes on; Error if the offset lies beyond the buffer
+    std::size_t recv_bytes_into(std::span<std::byte> buffer, std::size_t offset = 0) {
+        if (offset > buffer.size())
+            throw Error("recv_bytes_into: the offset of " + std::to_string(offset) +
+                        " lies beyond the buffer of " + std::to_string(buffer.size()) + " bytes");
+        const std::span<std::byte> to = buffer.subspan(offset);
+        std::vector<std::byte> too_long;
+        std::size_t length = 0;
+        open().recv([&](std::uint64_t, std::span<const std::byte> bytes) {
+            length = bytes.size();
+            if (length > to.size())
+                too_long.assign(bytes.begin(), bytes.end());
+            else if (length != 0)
+                std::memcpy(to.data(), bytes.data(), length);
+        });
+        if (length > to.size()) throw_too_short("recv_bytes_into", std::move(too_long), to.size());
+        return length;
+    }
+
+    /// A descriptor for poll, epoll and event loops, readable exactly while recv() would not block,
+    /// level-triggered. It belongs to the connection (don't read or close it) and to the process
+    /// that called this. From the first call on, each change from empty to not empty and back
+    /// costs two system calls. It may once be readable in vain, so ask poll(), when the other end
+    /// is taken over by a process that it was not moved into.
+    int fileno() const { return open().fileno(); }
+
+    /// Whether this end can receive, and send; both unless it is of a simplex pipe. False if
+    /// closed.
+    bool readable() const noexcept { return !closed() && end_->readable(); }
+    bool writable() const noexcept { return !closed() && end_->writable(); }
+
+    /// The other end gets what was sent, and then an EndOfFile. Another thread that waits here gets
+    /// a ClosedError, and so does any later call. May be repeated; the destructor does it, too.
+    void close() noexcept {
+        if (end_) end_->close();
+    }
+    bool closed() const noexcept { return !end_ || end_->closed(); }
+
+    /// For messages.
+    template <class Archive>
+    void save(Archive& archive) const {
+        const auto [where, which] = open().lend();
+        archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
+                which.out, which.owner);
+    }
+
+protected:
+    connection_base() = default;
+    explicit connection_base(std::unique_ptr<end> of) noexcept : end_(std::move(of)) {}
+    connection_base(connection_base&&) noexcept = default;
+    connection_base& operator=(connection_base&& other) noexcept {
+        if (this != &other) end::let_go(std::exchange(end_, std::move(other.end_)));
+        return *this;
+    }
+    ~connection_base() { end::let_go(std::move(end_)); }
+
+    end& open() const {
+        if (!end_) throw ClosedError("this Connection was moved from, or never had a pipe");
+        return *end_;
+    }
+
+    template <class U>
+    void put(const U& value) {
+        loans in_message;
+        const encoded message = encode(value);
+        open().send(message.pieces(), fingerprint<U>());
+        in_message.sent();
+    }
+    template <class U>
+    U get() {
+        return *get_value<U>(
+            [this](auto visit) {
+                open().recv(std::move(visit));
+                return true;
+            },
+            "recv");
+    }
+
+    /// \param type  fingerprint of what it carries, by its own type; 0: anything
+    template <class Archive>
+    void load(Archive& archive, std::uint64_t type) {
+        region_handle where{};
+        end_handle which{};
+        archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
+                which.out, which.owner);
+        auto link =
+            region_table::open<detail::link>(where, region_kind::connection, "a Connection");
+        if (const std::uint64_t carries = link->memory().header().type; carries != type)
+            throw SerializationError("receiving a Connection: it carries " + carried(carries) +
+                                     ", and one of " + carried(type) + " was asked for");
+        end::let_go(std::exchange(end_, end::receive(std::move(link), which, where.pid)));
+    }
+
+private:
+    friend struct wait_access;
+
+    end& waited() const { return open(); }
+
+    static inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
+
+    static std::string carried(std::uint64_t type) {
+        return type == 0 ? std::string("any type") : name_of(type);
+    }
+    [[noreturn]] static void throw_too_short(const char* what, std::vector<std::byte> message,
+                                             std::size_t most) {
+        throw BufferTooShort(std::string(what) + ": the message has " +
+                                 std::to_string(message.size()) +
+                                 " bytes, and there was room for " + std::to_string(most) +
+                                 "; it is in this error's message()",
+                             std::move(message));
+    }
+
+    std::unique_ptr<end> end_;  // null: moved from
+};
+
+}  // namespace detail
+
+/// One end of a connection that carries T; Connection<> carries anything.
+///
+/// Threads: one may send while another receives. Movable; the moved-from one is closed. Can be sent
+/// through a connection: then it belongs to the receiver once that has received it, and to its
+/// sender until then, who may let go of it meanwhile, but must not end.
+/// \tparam T  mp::Sendable; need not be copyable
+template <class T>
+class Connection : public detail::connection_base {
+public:
+    using value_type = T;
+
+    /// Of no pipe: as if moved from.
+    Connection() = default;
+    explicit Connection(std::unique_ptr<detail::end> of) noexcept
+        : connection_base(std::move(of)) {}
+
+    /// Sends a value as one message. Blocks while more than 2 MiB are unread; a larger message is
+    /// sent when at most one other is. If killed: the message was sent or it was not.
+    /// \throws EndOfFile if the other end was closed, or its process ended: what is sent within
+    ///     some 100 us of its death may be lost; ClosedError if this end is closed, or belongs to
+    ///     another process now; OsError (ENOMEM, ENOSPC) if there is no memory; what the value's
+    ///     own serialize function throws: nothing was sent then
+    void send(const T& value) { put(value); }
+
+    /// Takes the oldest message. Blocks while there is none.
+    /// \throws EndOfFile once the other end was closed or its process ended, and all that it sent
+    ///     was received; ClosedError as send(); SerializationError if the message is no T, and what
+    ///     its load function throws: it is then gone
+    T recv() { return get<T>(); }
+
+    template <class Archive>
+    void load(Archive& archive) {
+        connection_base::load(archive, detail::fingerprint<T>());
+    }
+};
+
+/// One end of a connection that carries any type, a message at a time.
+template <>
+class Connection<void> : public detail::connection_base {
+public:
+    using value_type = void;
+
+    Connection() = default;
+    explicit Connection(std::unique_ptr<detail::end> of) noexcept
+        : connection_base(std::move(of)) {}
+
+    /// As Connection<T>::send().
+    template <class U>
+    void send(const U& value) {
+        detail::check_sendable<U>();
+        if constexpr (Sendable<U>) put(value);
+    }
+    /// A text is sent as std::string.
+    void send(const char* text) { put(std::string(text)); }
+
+    /// As Connection<T>::recv().
+    /// \tparam U  what was sent. \throws SerializationError if it was something else: that message
+    ///     is then gone
+    template <class U>
+    U recv() {
+        detail::check_sendable<U>();
+        return get<U>();
+    }
+
+    template <class Archive>
+    void load(Archive& archive) {
+        connection_base::load(archive, 0);
+    }
+};
+
+/// A connection's two ends: `auto [a, b] = mp::Pipe<Job>();`
+template <class T = void>
+struct Pipe {
+    /// \param duplex  false: `first` only receives, `second` only sends
+    /// \throws OsError if the kernel refuses the shared memory or its descriptors (five, of which
+    ///     each end keeps two and both share one)
+    explicit Pipe(bool duplex = true) : Pipe(make(duplex)) {}
+
+    Connection<T> first, second;
+
+private:
+    using ends = std::pair<std::unique_ptr<detail::end>, std::unique_ptr<detail::end>>;
+
+    static ends make(bool duplex) {
+        if constexpr (std::is_void_v<T>) {
+            return detail::end::make_pair(0, duplex);
+        } else {
+            detail::check_sendable<T>();
+            return detail::end::make_pair(detail::fingerprint<T>(), duplex);
+        }
+    }
+    explicit Pipe(ends made) noexcept
+        : first(std::move(made.first)), second(std::move(made.second)) {}
+};
+
+/// Where Connections to other programs of this user, on this machine, are accepted.
+///
+/// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
+/// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients
+/// that say nothing, or garbage, are dropped and delay nobody. (A key, and TCP, need a transport
+/// that this version does not have.)
+///
+/// Differences from Python: without an address it is an abstract one, which needs no directory; the
+/// file of a listener that was killed is replaced.
+/// Threads: any number may accept at once. Processes: a forked child may accept, too.
+class Listener {
+public:
+    /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
+    ///     or needs a transport
+    explicit Listener(Address address = {}, ListenerOptions options = {})
+        : listener_(std::make_unique<detail::listener>(std::move(address), options)) {}
+
+    /// Waits for the next client that logged in.
+    /// \throws ClosedError after close(), by whichever thread; OsError if there are no descriptors
+    ///     or no memory for a client: others may be accepted later
+    Connection<> accept() { return Connection<>(open().accept(detail::deadline::never())); }
+    /// \throws TimeoutError if none came in time
+    Connection<> accept(duration timeout) {
+        auto accepted = open().accept(detail::deadline::after(timeout));
+        if (!accepted)
+            throw TimeoutError("accept: no client came to \"" + address().to_string() +
+                               "\" in time");
+        return Connection<>(std::move(accepted));
+    }
+
+    /// For Client().
+    Address address() const { return open().address(); }
+    /// Where the last client came from: nothing, since those of Unix sockets have no address.
+    std::optional<Address> last_accepted() const { return std::nullopt; }
+
+    /// Nobody is accepted any more; those who were go on. Removes the file.
+    void close() noexcept {
+        if (listener_) listener_->close();
+    }
+
+    /// A descriptor for poll, epoll and event loops, readable when accept() has something to do:
+    /// there may be nobody to accept all the same, so call accept(0s), or wait(), which is exact.
+    int fileno() const { return open().fileno(); }
+
+private:
+    friend struct detail::wait_access;
+
+    detail::listener& open() const {
+        if (!listener_) throw ClosedError("this Listener was moved from");
+        return *listener_;
+    }
+    detail::listener& waited() const { return open(); }
+
+    std::unique_ptr<detail::listener> listener_;
+};
+
+/// Connects to a Listener. Does not wait until it accepts: what is sent before that waits there, as
+/// in a Pipe, and if it never does there is an EndOfFile.
+/// \throws OsError as connect() does (ECONNREFUSED, ENOENT...); TimeoutError if its backlog stayed
+///     full; AuthenticationError if another user listens there; Error as Listener's
+inline Connection<> Client(Address address, ClientOptions options = {}) {
+    detail::check_transport("Client", address, options.authkey);
+    auto made = detail::log_in(address, options.timeout);
+    made->limit(options.max_message);
+    return Connection<>(std::move(made));
+}
+
+}  // namespace multiprocessing

@@ -1,0 +1,777 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// One end of a connection, in one process: who owns it, what moves through it, when it is over.
+/// link.hpp has what is shared, and its protocol.
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/single_threaded.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/net/link.hpp>
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/cpu.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/handover.hpp>
+#include <multiprocessing/detail/platform/pidfd.hpp>
+#include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/detail/shm/loans.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing::detail {
+
+/// An end as bytes in a message, beside the handle of the region.
+struct end_handle {
+    std::uint32_t which;
+    std::int32_t bell, out;  // descriptors of the process in the region's handle
+    std::uint64_t owner;     // the word that the receiver is to replace
+};
+
+class end;
+
+inline namespace abi_1 {
+
+/// The ends of this process. Guarded by process_identity::tables, so a forked child has it whole.
+///
+/// Lent: an end that was put into a message and then let go of is kept here until its receiver has
+/// it (I2 of the link). Swept at each further use; at most 1,024 are kept, then the oldest is
+/// closed.
+class MP_EXPORT end_table {
+public:
+    static end_table& get() {  // never destroyed: static objects of the host may be connections
+        static end_table& only = *new end_table;
+        return only;
+    }
+
+    void add(end& one);
+    void remove(end& one) noexcept;
+    void keep(std::unique_ptr<end> lent);
+    void sweep() noexcept;
+
+private:
+    end_table();
+    template <class F>
+    static void for_each(F f);
+
+    end* first_ = nullptr;
+    std::list<std::unique_ptr<end>> lent_;
+};
+
+}  // namespace abi_1
+
+/// Threads: one may send while another receives, and close() ends what they wait for.
+class end {
+public:
+    /// The two ends of a new link, both owned by this process.
+    /// \param type  fingerprint of what it carries; 0: anything
+    static std::pair<std::unique_ptr<end>, std::unique_ptr<end>> make_pair(std::uint64_t type,
+                                                                           bool duplex) {
+        end_table::get().sweep();
+        const auto made = link::create(type, duplex);
+        unique_fd bells[2], outs[2];
+        for (unsigned e : {0u, 1u}) {
+            pipe_ends pipe = make_pipe(O_NONBLOCK);
+            made->shared().sides[e].bell = inode_of(pipe.reader);
+            // Open for reading, too: else a write that comes after the other end is gone raises
+            // SIGPIPE.
+            outs[e ^ 1] = open_pipe("/proc/self/fd/" + std::to_string(pipe.reader.get()), O_RDWR,
+                                    made->shared().sides[e].bell);
+            if (!outs[e ^ 1]) throw_os_error(errno, "a connection needs /proc: opening a pipe");
+            bells[e] = std::move(pipe.reader);
+        }
+        std::unique_ptr<end> ends[2];
+        const std::uint64_t word = owner_word::first(this_pid());
+        for (unsigned e : {0u, 1u}) {
+            made->owner(e).store(word, std::memory_order_relaxed);  // nobody else sees it yet
+            ends[e].reset(new end(made, e, std::move(bells[e]), std::move(outs[e]), word));
+        }
+        return {std::move(ends[0]), std::move(ends[1])};
+    }
+
+    /// Takes an end that this process received.
+    /// \param pid  who lent it
+    static std::unique_ptr<end> receive(std::shared_ptr<link> from, end_handle handle, pid_t pid) {
+        static constexpr const char* what = "receiving a Connection: ";
+        if (handle.which > 1)
+            throw SerializationError(std::string(what) + "the message is damaged");
+        const std::string fds = "/proc/" + std::to_string(pid) + "/fd/";
+        const unsigned e = handle.which;
+        unique_fd bell =
+            open_pipe(fds + std::to_string(handle.bell), O_RDONLY, from->shared().sides[e].bell);
+        unique_fd out =
+            open_pipe(fds + std::to_string(handle.out), O_RDWR, from->shared().sides[e ^ 1].bell);
+        if (!bell || !out) {
+            if (errno == EMFILE || errno == ENFILE) throw_os_error(errno, what + fds);
+            throw Error(std::string(what) + "it was closed, or its sender, process " +
+                        std::to_string(pid) + ", has ended; keep the sender until it was received");
+        }
+        std::unique_ptr<end> made(new end(std::move(from), e, std::move(bell), std::move(out), 0));
+        made->become_owner(handle.owner);
+        return made;
+    }
+
+    /// An end on its way to a stranger, who gets its descriptors: this process keeps none.
+    class departure {
+    public:
+        explicit departure(std::unique_ptr<end> of) : end_(std::move(of)) {}
+        region_id id() const noexcept { return end_->link_->memory().header().id; }
+        std::uint64_t size() const noexcept { return end_->link_->memory().size(); }
+        std::uint64_t owner() const noexcept { return end_->mine_.load(std::memory_order_relaxed); }
+        /// For arrive(), in its order.
+        std::array<int, 3> descriptors() const noexcept {
+            return {end_->link_->memory().handle().fd, end_->bell_.get(), end_->out_.get()};
+        }
+        /// They are in the message: from now on they are the end's owner, as it were.
+        void gone() noexcept {
+            end_->link_->memory().note_lent();
+            end_.reset();  // without close()
+        }
+
+    private:
+        std::unique_ptr<end> end_;
+    };
+    /// \param from  for its pid, and what to check the file against
+    /// \throws Error if they are not the descriptors of an end
+    static std::unique_ptr<end> arrive(const region_handle& from, unique_fd file, unique_fd bell,
+                                       unique_fd out, std::uint64_t owner) {
+        auto opened = region_table::open<link>(from, region_kind::connection, "a Connection", [&] {
+            return region::adopt(
+                std::move(file), from, region_kind::connection,
+                "receiving a Connection from process " + std::to_string(from.pid) + ": ");
+        });
+        static constexpr unsigned which = 1;
+        if (!is_pipe(bell, O_RDONLY, opened->shared().sides[which].bell) ||
+            !is_pipe(out, O_RDWR, opened->shared().sides[which ^ 1].bell))
+            throw Error("the descriptors of a Connection are not its own");
+        std::unique_ptr<end> made(
+            new end(std::move(opened), which, std::move(bell), std::move(out), 0));
+        // Nobody else has the pipe, so the end is given, not taken.
+        const std::uint64_t next = owner_word::given(owner, this_pid(), 0);
+        if ((owner & (owner_word::taken | owner_word::closed)) != 0 ||
+            !made->link_->owner(which).compare_exchange_strong(owner, next,
+                                                               std::memory_order_seq_cst))
+            throw Error("the end of a Connection belongs to somebody else");
+        made->mine_.store(next, std::memory_order_relaxed);
+        made->attach();
+        return made;
+    }
+
+    end(const end&) = delete;
+    end& operator=(const end&) = delete;
+    ~end() { free_all(); }
+
+    /// Before it is used. \param bytes  a longer message is refused
+    void limit(std::size_t bytes) noexcept { most_ = bytes; }
+
+    /// Lets go of an end: closes it, or gives it to the child that this is for, or keeps it for the
+    /// receiver of a message; none of it if it is not ours.
+    static void let_go(std::unique_ptr<end> last) noexcept {
+        if (!last) return;
+        try {
+            if (last->owns()) {
+                if (handover::heir != 0)
+                    last->give(handover::heir);
+                else if (last->lent_.load(std::memory_order_relaxed) > 0 && !last->other_closed())
+                    return end_table::get().keep(std::move(last));
+            }
+            last->close();
+            last.reset();
+            end_table::get().sweep();
+        } catch (...) {  // no memory to keep it, or a lock that is out of order
+            if (last) last->close();
+        }
+    }
+
+    bool readable() const noexcept { return which_ == 0 || !simplex_; }
+    bool writable() const noexcept { return which_ == 1 || !simplex_; }
+    bool closed() const noexcept {
+        return (users_.load(std::memory_order_acquire) & closed_bit) != 0;
+    }
+
+    /// Appends a message to what the other end receives. The pieces are read under a lock: no user
+    /// code may run.
+    /// \throws EndOfFile if the other end is closed, or found to be dead
+    void send(pieces from, std::uint64_t fingerprint) {
+        const use here(*this);
+        require(writable(), "send", "receive");
+        if (most_ != unlimited) require_short(from);
+        look_after_other();
+        duration slice = at_first;
+        if (!other_closed() && out().put(from, fingerprint, deadline::at_once())) return;
+        for (;; slice = std::min(2 * slice, at_last)) {
+            if (other_gone())
+                throw EndOfFile(
+                    "send: the other end of this connection was closed, or its process "
+                    "ended; nobody can receive this");
+            require_open();
+            if (out().put(from, fingerprint, deadline::after(slice))) return;
+        }
+    }
+
+    /// Takes the oldest message, as ring::get().
+    /// \throws EndOfFile if there is none and the other end is closed or dead
+    template <class Visit>
+    void recv(Visit wanted) {
+        const use here(*this);
+        require(readable(), "recv", "send");
+        const auto visit = [&](std::uint64_t type, std::span<const std::byte> bytes) {
+            if (bytes.size() > most_)
+                throw SerializationError("recv: a message of " + std::to_string(bytes.size()) +
+                                         " bytes is longer than max_message, " +
+                                         std::to_string(most_) + "; it was dropped");
+            wanted(type, bytes);
+        };
+        if (in().get(deadline::at_once(), visit) || in().get(deadline::after(at_first), visit)) {
+            // relaxed: a guess of when the other end was last seen alive
+            looked_.store(ticks(), std::memory_order_relaxed);
+            watch_other();
+            return;
+        }
+        for (;;) {
+            if (other_closed()) {  // (A) what it put before is here now
+                if (in().get(deadline::at_once(), visit)) return;
+                throw EndOfFile(
+                    "recv: the other end of this connection was closed, or its process "
+                    "ended, and everything that it sent was received");
+            }
+            require_open();
+            sleep(deadline::never());
+            if (in().get(deadline::at_once(), visit)) return watch_other();
+        }
+    }
+
+    /// \return whether recv() would not block: false if the deadline came
+    bool poll(deadline until) {
+        const use here(*this);
+        require(readable(), "poll", "send");
+        if (!in().empty()) return true;
+        if (!until.is_at_once() && in().await(deadline::earlier(until, deadline::after(at_first))))
+            return true;
+        for (;;) {
+            in().quiet();  // first: it may take away what rang for a new owner (I5)
+            if (other_gone()) return true;
+            require_open();
+            if (until.passed()) return false;
+            if (!sleep(until)) return !in().empty() || other_gone();
+            if (!in().empty()) return true;
+        }
+    }
+
+    int fileno() {
+        const use here(*this);
+        const int fd = [this] {
+            const std::lock_guard lock(slow_);
+            if (!epoll_) start_polling();
+            return epoll_.get();
+        }();
+        watch_other();
+        return fd;
+    }
+
+    /// The other end gets what was sent, and then the end of the file. May be repeated; and called
+    /// while other threads wait here, which get a ClosedError.
+    void close() noexcept {
+        users_.fetch_add(1, std::memory_order_acquire);
+        if ((users_.fetch_or(closed_bit, std::memory_order_seq_cst) & closed_bit) == 0) {
+            std::uint64_t mine = mine_.load(std::memory_order_relaxed);
+            if (mine != 0) {
+                const auto mark = [&] {  // (A) what we put goes before
+                    return link_->owner(which_).compare_exchange_strong(
+                        mine, mine | owner_word::closed, std::memory_order_seq_cst);
+                };
+                try {
+                    if (out().end(message_ring::putters, mark))
+                        in().end(message_ring::getters, [] { return true; });
+                } catch (...) {  // a lock that is out of order: the pipe hangs up, at least
+                    mark();
+                }
+            }
+            const std::lock_guard lock(slow_);
+            if (wake_) retry([&] { return ::eventfd_write(wake_.get(), 1); });
+        }
+        leave();
+    }
+
+    /// As bytes of a message: what receive() takes.
+    std::pair<region_handle, end_handle> lend() {
+        const use here(*this);
+        const region_handle where = loans::lend(*link_);
+        lent_.fetch_add(1, std::memory_order_relaxed);  // a count
+        loans::on_return(
+            [](void* lent) noexcept {
+                static_cast<end*>(lent)->lent_.fetch_sub(1, std::memory_order_relaxed);
+            },
+            this);
+        return {where, {which_, bell_.get(), out_.get(), mine_.load(std::memory_order_relaxed)}};
+    }
+
+    // --- for wait()
+
+    /// No system call.
+    bool seems_ready() const noexcept { return !in().empty() || other_closed(); }
+    /// \return false if the caller may sleep until one of the descriptors added is ready
+    bool prepare(std::vector<pollfd>& fds, deadline until) {
+        const use here(*this);
+        if (!in().empty() || (!in().arm_line(until) && !until.passed()) || other_gone())
+            return true;
+        fds.push_back({bell_.get(), POLLIN, 0});
+        if (other_pidfd_) fds.push_back({other_pidfd_.get(), POLLIN, 0});
+        return false;
+    }
+    bool is_ready() {
+        const use here(*this);
+        return !in().empty() || other_gone();
+    }
+
+private:
+    friend class abi_1::end_table;
+
+    static constexpr std::uint32_t closed_bit = std::uint32_t{1} << 31;
+    static constexpr duration at_first = std::chrono::milliseconds(2);  // asleep in a futex
+    static constexpr duration at_last = std::chrono::milliseconds(64);  // the same, for room
+    static constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+    static constexpr std::uint64_t fresh = 100'000;  // ticks: 25 to 100 us
+
+    /// A call that is in here. Nothing is freed meanwhile.
+    class use {
+    public:
+        explicit use(end& e) : end_(e) {
+            if ((e.users_.fetch_add(1, std::memory_order_acquire) & closed_bit) == 0) {
+                try {
+                    e.require_own();
+                    return;
+                } catch (...) {
+                    e.leave();
+                    throw;
+                }
+            }
+            e.leave();
+            throw_closed();
+        }
+        use(const use&) = delete;
+        use& operator=(const use&) = delete;
+        ~use() { end_.leave(); }
+
+    private:
+        end& end_;
+    };
+
+    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine)
+        : link_(std::move(of)),
+          which_(which),
+          simplex_(link_->shared().simplex != 0),
+          mine_(mine),
+          bell_(std::move(bell)),
+          out_(std::move(out)) {
+        if (mine != 0) attach();
+        end_table::get().add(*this);
+    }
+
+    link_shared& shared() const noexcept { return link_->shared(); }
+    message_ring& in() const noexcept { return link_->ring(which_); }
+    message_ring& out() const noexcept { return link_->ring(which_ ^ 1); }
+    std::atomic<std::uint64_t>& other() const noexcept { return link_->owner(which_ ^ 1); }
+
+    [[noreturn]] static void throw_closed() {
+        throw ClosedError("this end of the connection is closed");
+    }
+    void require_open() const {
+        if (closed()) throw_closed();
+    }
+    static void require(bool can, const char* what, const char* other) {
+        if (!can)
+            throw Error(std::string(what) + ": this end of a simplex pipe can only " + other +
+                        "; use the other one, or Pipe(true)");
+    }
+
+    void leave() noexcept {
+        // acq_rel: the last one frees what the others used.
+        if (users_.fetch_sub(1, std::memory_order_acq_rel) == (closed_bit | 1) &&
+            !freed_.exchange(true, std::memory_order_relaxed))  // one frees; by that exchange
+            free_all();
+    }
+
+    void free_all() noexcept {
+        end_table::get().remove(*this);
+        if (!link_) return;
+        detach();
+        for (unique_fd* fd : {&bell_, &out_, &other_pidfd_, &epoll_, &wake_}) fd->reset();
+        link_.reset();
+    }
+
+    // ---- who owns it
+
+    bool owns() const noexcept {
+        const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
+        return !closed() && mine != 0 &&
+               link_->owner(which_).load(std::memory_order_relaxed) == mine;
+    }
+
+    void require_own() {
+        if (const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
+            mine == 0 || link_->owner(which_).load(std::memory_order_relaxed) != mine) [[unlikely]]
+            become_own();
+    }
+
+    /// In a process that inherited it: the first use takes it. \throws ClosedError
+    void become_own() {
+        const std::lock_guard lock(slow_);
+        const std::uint64_t now = link_->owner(which_).load(std::memory_order_acquire);
+        const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
+        if (mine != 0 && now == mine) return;  // another thread took it
+        if (mine != 0 || now != inherited_) {
+            out_.reset();  // I3 of the link: sooner is better
+            throw_taken(now);
+        }
+        const pid_t from = owner_word::pid(now);
+        out_ = open_pipe("/proc/" + std::to_string(from) + "/fd/" + std::to_string(out_number_),
+                         O_RDWR, shared().sides[which_ ^ 1].bell);
+        if (!out_) {
+            const int error = errno;
+            if (error == EMFILE || error == ENFILE)
+                throw_os_error(error, "taking over an inherited connection");
+            throw ClosedError("this end of the connection belongs to process " +
+                              std::to_string(from) +
+                              ", which has ended or let go of it (or its /proc is closed to this "
+                              "process): move it into the Process that is to have it");
+        }
+        become_owner(now);
+    }
+
+    [[noreturn]] static void throw_taken(std::uint64_t now) {
+        const pid_t owner = owner_word::pid(now);
+        if (owner == this_pid()) throw_closed();
+        throw ClosedError("this end of the connection was taken over by process " +
+                          std::to_string(owner) +
+                          ((now & owner_word::closed) != 0 ? ", which closed it or ended" : ""));
+    }
+
+    /// I5 of the link. \param from  the word to replace
+    void become_owner(std::uint64_t from) {
+        const std::uint64_t next = owner_word::took(from, this_pid(), start_time(this_pid()));
+        std::uint64_t now = from;
+        attach();
+        const bool done = (from & owner_word::closed) == 0 && out().ring_line_and([&] {
+            return link_->owner(which_).compare_exchange_strong(now, next,
+                                                                std::memory_order_seq_cst);
+        });
+        if (!done) {
+            detach();
+            throw_taken(now);
+        }
+        mine_.store(next, std::memory_order_relaxed);
+    }
+
+    /// To a child that has inherited the pipe.
+    void give(pid_t heir) {
+        std::uint64_t mine = mine_.load(std::memory_order_relaxed);
+        const bool taken = (mine & owner_word::taken) != 0;
+        const std::uint64_t next = owner_word::given(mine, heir, taken ? start_time(heir) : 0);
+        const auto exchange = [&] {
+            return link_->owner(which_).compare_exchange_strong(mine, next,
+                                                                std::memory_order_seq_cst);
+        };
+        if (taken)
+            out().ring_line_and(exchange);
+        else
+            exchange();
+        mine_.store(0, std::memory_order_relaxed);
+        inherited_ = 0;
+    }
+
+    void attach() noexcept {
+        in().line().in.store(bell_.get(), std::memory_order_relaxed);
+        out().line().out.store(out_.get(), std::memory_order_relaxed);
+        out_number_ = out_.get();
+    }
+    void detach() noexcept {  // unless an end that came back has attached itself
+        int mine = bell_.get();
+        if (in().line().in.compare_exchange_strong(mine, -1, std::memory_order_relaxed) && epoll_)
+            in().line().polled.store(false, std::memory_order_relaxed);
+        mine = out_.get();
+        out().line().out.compare_exchange_strong(mine, -1, std::memory_order_relaxed);
+    }
+
+    /// In a forked child: the end is its parent's. \param keeps_pipe  until settle()
+    void forked(bool keeps_pipe) noexcept {
+        if (const std::uint64_t mine = mine_.exchange(0, std::memory_order_relaxed))
+            inherited_ = mine;
+        users_.fetch_and(closed_bit, std::memory_order_relaxed);  // the other threads are gone
+        new (&slow_) std::mutex;
+        lent_.store(0, std::memory_order_relaxed);
+        if (!link_) return;
+        if (epoll_) in().line().polled.store(false, std::memory_order_relaxed);
+        epoll_.reset();
+        wake_.reset();
+        if (!keeps_pipe) drop_pipe();
+    }
+    /// In a child of this library: K3, K4 of the link.
+    void settle() noexcept {
+        if (!link_ || mine_.load(std::memory_order_relaxed) != 0) return;
+        const std::uint64_t now = link_->owner(which_).load(std::memory_order_acquire);
+        if (owner_word::pid(now) == this_pid() && (now & owner_word::closed) == 0)
+            mine_.store(now, std::memory_order_relaxed);
+        else
+            drop_pipe();
+    }
+    void drop_pipe() noexcept {
+        int mine = out_.get();
+        out().line().out.compare_exchange_strong(mine, -1, std::memory_order_relaxed);
+        out_.reset();
+    }
+
+    // ---- whether the other end is there
+
+    bool other_closed() const noexcept {
+        return (other().load(std::memory_order_acquire) & owner_word::closed) != 0;  // (A)
+    }
+
+    /// I4 of the link. At least one system call, unless it is closed.
+    bool other_gone() {
+        for (;;) {
+            std::uint64_t now = other().load(std::memory_order_acquire);
+            if ((now & owner_word::closed) != 0) return stay_readable();
+            pollfd bell{bell_.get(), 0, 0};
+            poll_until({&bell, 1}, deadline::at_once());
+            bool gone = (bell.revents & POLLHUP) != 0;
+            if (!gone && (now & owner_word::taken) != 0) gone = owner_died(now);
+            if (!gone) return false;
+            if (other().compare_exchange_strong(now, now | owner_word::closed,
+                                                std::memory_order_seq_cst))
+                return stay_readable();
+        }
+    }
+
+    /// It is over: so is what made the descriptor readable, perhaps, but that must stay so.
+    bool stay_readable() {
+        if (!in().line().polled.load(std::memory_order_relaxed)) return true;
+        const std::lock_guard lock(slow_);
+        if (!epoll_) return true;
+        epoll_event event{};
+        event.events = EPOLLOUT;  // to that pipe we can always write
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, out_.get(), &event);  // or it was before
+        return true;
+    }
+
+    /// Of the other end, if it was taken. Keeps its pidfd, which those who sleep here poll, too.
+    bool owner_died(std::uint64_t word) {
+        const std::lock_guard lock(slow_);
+        if (watched_.load(std::memory_order_relaxed) != word) {
+            unique_fd pidfd = open_pidfd(owner_word::pid(word));
+            // Opened first: what is compared then is what the descriptor names.
+            if (pidfd && !owner_word::is_of(word, start_time(owner_word::pid(word)))) pidfd.reset();
+            if (epoll_) {
+                if (other_pidfd_)  // a child may have a copy, so to close it is not enough
+                    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, other_pidfd_.get(), nullptr);
+                if (pidfd) add_to(epoll_, pidfd);
+            }
+            other_pidfd_.reset();
+            other_pidfd_ = std::move(pidfd);
+            watched_.store(word, std::memory_order_relaxed);  // under the lock, but for a look
+        }
+        return !other_pidfd_ || wait_readable(other_pidfd_.get(), deadline::at_once());
+    }
+
+    void start_polling() {
+        unique_fd set = off_stdio(
+            unique_fd(call("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); })));
+        add_to(set, bell_);
+        if (other_pidfd_) add_to(set, other_pidfd_);
+        in().poll_line([&] {
+            const std::string path = "/proc/self/fd/" + std::to_string(bell_.get());
+            const unique_fd self(call("fileno of a connection: opening " + path, [&] {
+                return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+            }));
+            call("writing into a pipe", [&] { return ::write(self.get(), "", 1); });
+        });
+        epoll_ = std::move(set);
+    }
+
+    /// After the line was armed, for one who polls: what rang may have been a new owner (I5).
+    void watch_other() {
+        if (!in().line().polled.load(std::memory_order_relaxed)) return;
+        const std::uint64_t now = other().load(std::memory_order_acquire);
+        if ((now & owner_word::closed) != 0 ||
+            ((now & owner_word::taken) != 0 && watched_.load(std::memory_order_relaxed) != now))
+            other_gone();
+    }
+
+    /// Before a send: whether the other end lives is asked now and then, and always if it was not
+    /// seen alive lately. Else no system call: it takes what is sent, or sends itself.
+    void look_after_other() {
+        // All relaxed: guesses.
+        const std::uint64_t now = ticks();
+        const std::uint64_t since = now - looked_.load(std::memory_order_relaxed);
+        if (since < fresh) return;
+        const std::uint64_t taken = out().taken();
+        const bool takes = taken != taken_.load(std::memory_order_relaxed);
+        looked_.store(now, std::memory_order_relaxed);
+        taken_.store(taken, std::memory_order_relaxed);
+        if (!takes || since >= 2 * fresh) other_gone();
+    }
+
+    /// Until a message may be there or the other end may be gone.
+    /// \return false if the deadline came
+    bool sleep(deadline until) {
+        int wake = -1;
+        if (!__libc_single_threaded) {  // else nobody is there who could close it meanwhile
+            const std::lock_guard lock(slow_);
+            if (!wake_)
+                wake_ = off_stdio(unique_fd(
+                    call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
+            wake = wake_.get();
+            if (closed()) return true;
+        }
+        if (!in().arm_line(until) || other_gone()) return !until.passed();
+        int pidfd;
+        {
+            const std::lock_guard lock(slow_);
+            pidfd = other_pidfd_.get();
+        }
+        pollfd fds[] = {{bell_.get(), POLLIN, 0}, {wake, POLLIN, 0}, {pidfd, POLLIN, 0}};
+        return poll_until(fds, until) > 0;  // a negative descriptor is none
+    }
+
+    static void add_to(const unique_fd& set, const unique_fd& fd) {
+        epoll_event event{};
+        event.events = EPOLLIN;
+        call("epoll_ctl", [&] { return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd.get(), &event); });
+    }
+
+    void require_short(pieces from) const {
+        std::uint64_t length = 0;
+        for (const auto& piece : from) length += piece.size();
+        if (length > most_)
+            throw Error("send: a message of " + std::to_string(length) +
+                        " bytes is longer than max_message, " + std::to_string(most_));
+    }
+
+    static bool is_pipe(const unique_fd& fd, int mode, std::uint64_t inode) noexcept {
+        struct stat info;
+        return fd && ::fstat(fd.get(), &info) == 0 && S_ISFIFO(info.st_mode) &&
+               info.st_ino == inode && (::fcntl(fd.get(), F_GETFL) & O_ACCMODE) == mode;
+    }
+    static std::uint64_t inode_of(const unique_fd& fd) {
+        struct stat info;
+        call("fstat of a pipe", [&] { return ::fstat(fd.get(), &info); });
+        return info.st_ino;
+    }
+    /// Empty, with errno, if the pipe is not there.
+    static unique_fd open_pipe(const std::string& path, int mode, std::uint64_t inode) {
+        struct stat info;  // looked at first: opening may have effects on what is no pipe
+        if (retry([&] { return ::stat(path.c_str(), &info); }) != 0) return {};
+        const auto right = [&] { return S_ISFIFO(info.st_mode) && info.st_ino == inode; };
+        errno = ENOENT;
+        if (!right()) return {};
+        unique_fd fd(
+            retry([&] { return ::open(path.c_str(), mode | O_NONBLOCK | O_CLOEXEC | O_NOCTTY); }));
+        if (!fd) return {};
+        if (::fstat(fd.get(), &info) != 0 || !right()) {
+            errno = ENOENT;
+            return {};
+        }
+        return off_stdio(std::move(fd));
+    }
+
+    std::shared_ptr<link> link_;  // null: freed
+    const unsigned which_;
+    const bool simplex_;
+    std::atomic<std::uint64_t> mine_;  // the owner's word, if it is ours; 0: it is not
+    std::uint64_t inherited_ = 0;      // what it was in the process that this one was forked from
+    unique_fd bell_, out_;             // read end of our pipe; the other end's, also for writing
+    int out_number_ = -1;              // of out_ in the owner, though it was closed here
+    std::size_t most_ = unlimited;     // bytes of a message
+    std::atomic<std::uint32_t> users_{0};  // calls that are in here; the highest bit: closed
+    std::atomic<bool> freed_{false};
+    std::atomic<std::uint32_t> lent_{0};  // in so many messages, as far as we know
+    std::atomic<std::uint64_t> looked_{0}, taken_{0};
+
+    std::mutex slow_;  // guards the rest
+    unique_fd epoll_;  // what fileno() gave
+    unique_fd wake_;   // of those who sleep here while others might close it
+    unique_fd other_pidfd_;
+    std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
+
+    // tables
+    end *next_ = nullptr, *previous_ = nullptr;
+    bool listed_ = false;
+};
+
+inline namespace abi_1 {
+
+inline end_table::end_table() {
+    process_identity::get();  // its hooks run before these
+    const int result = ::pthread_atfork(
+        nullptr, nullptr, [] { for_each([](end& one) { one.forked(handover::launching); }); });
+    if (result != 0) throw_os_error(result, "pthread_atfork");
+    handover::get().settle.store([] { for_each([](end& one) { one.settle(); }); },
+                                 std::memory_order_release);
+}
+
+template <class F>
+void end_table::for_each(F f) {
+    for (end* one = get().first_; one != nullptr; one = one->next_) f(*one);
+}
+
+inline void end_table::add(end& one) {
+    const std::lock_guard lock(process_identity::get().tables);
+    one.next_ = first_;
+    if (first_) first_->previous_ = &one;
+    first_ = &one;
+    one.listed_ = true;
+    handover::get().things.fetch_add(1, std::memory_order_relaxed);
+}
+
+inline void end_table::remove(end& one) noexcept {
+    const std::lock_guard lock(process_identity::get().tables);
+    if (!std::exchange(one.listed_, false)) return;
+    if (one.next_) one.next_->previous_ = one.previous_;
+    (one.previous_ ? one.previous_->next_ : first_) = one.next_;
+    handover::get().things.fetch_sub(1, std::memory_order_relaxed);
+}
+
+inline void end_table::keep(std::unique_ptr<end> lent) {
+    std::list<std::unique_ptr<end>> dropped, kept;  // both go after the lock
+    kept.push_back(std::move(lent));
+    const std::lock_guard lock(process_identity::get().tables);
+    lent_.splice(lent_.end(), kept);
+    if (lent_.size() > 1024) dropped.splice(dropped.end(), lent_, lent_.begin());
+}
+
+inline void end_table::sweep() noexcept {
+    std::list<std::unique_ptr<end>> dropped;  // goes after the lock
+    const std::lock_guard lock(process_identity::get().tables);
+    for (auto it = lent_.begin(); it != lent_.end();) {
+        const auto here = it++;
+        if (!(*here)->owns() || (*here)->other_closed()) dropped.splice(dropped.end(), lent_, here);
+    }
+}
+
+}  // namespace abi_1
+
+}  // namespace multiprocessing::detail

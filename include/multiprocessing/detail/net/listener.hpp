@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// A listening Unix socket, and those who log in at it.
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <deque>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/net/address.hpp>
+#include <multiprocessing/detail/net/end.hpp>
+#include <multiprocessing/detail/net/login.hpp>
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing::detail {
+
+/// Any number of threads may accept at once; a forked process has the socket, too, and hears those
+/// who come to it.
+class listener {
+public:
+    listener(Address at, const ListenerOptions& options)
+        : address_(at.empty() ? choose() : std::move(at)),
+          login_timeout_(options.login_timeout),
+          most_(options.max_message) {
+        check_transport("Listener", address_, options.authkey);
+        const unix_address where(address_);
+        socket_ = unix_socket(SOCK_NONBLOCK);
+        make_set();  // first: what fails then leaves no file
+        if (address_.is_abstract())
+            bind_and_listen(where, options.backlog);
+        else
+            take_path(where, options.backlog);
+    }
+    listener(const listener&) = delete;
+    listener& operator=(const listener&) = delete;
+    ~listener() { close(); }
+
+    const Address& address() const noexcept { return address_; }
+
+    /// Null if the deadline came.
+    /// \throws ClosedError after close(), also in another thread; OsError
+    std::unique_ptr<end> accept(deadline until) {
+        for (;;) {
+            std::shared_ptr<unique_fd> set;
+            deadline next = until;
+            {
+                const std::lock_guard lock(mutex_);
+                hear();
+                if (!ready_.empty()) {
+                    std::unique_ptr<end> one = std::move(ready_.front());
+                    ready_.pop_front();
+                    if (ready_.empty()) drain(some_);
+                    return one;
+                }
+                set = set_;
+                for (const newcomer& one : newcomers_) next = deadline::earlier(next, one.until());
+            }
+            if (until.passed()) return nullptr;
+            wait_readable(set->get(), next);
+        }
+    }
+
+    /// Readable when accept() has something to do.
+    int fileno() {
+        const std::lock_guard lock(mutex_);
+        require_open();
+        return set_->get();
+    }
+
+    void close() noexcept {
+        const std::lock_guard lock(mutex_);
+        if (!socket_) return;
+        if (made_by_ == this_pid() && !address_.is_abstract()) {
+            struct stat now;
+            const char* const path = address_.to_string().c_str();
+            if (::lstat(path, &now) == 0 && now.st_ino == inode_ && now.st_dev == device_)
+                ::unlink(path);  // else somebody else listens there by now
+        }
+        socket_.reset();
+        newcomers_.clear();
+        ready_.clear();
+        if (some_) retry([&] { return ::eventfd_write(some_.get(), 1); });  // for other threads
+        set_.reset();                                                       // theirs is a share
+    }
+
+    // --- for wait()
+
+    bool prepare(std::vector<pollfd>& fds, deadline) {
+        const std::lock_guard lock(mutex_);
+        hear();
+        fds.push_back({set_->get(), POLLIN, 0});
+        return !ready_.empty();
+    }
+    bool is_ready() {
+        const std::lock_guard lock(mutex_);
+        hear();
+        return !ready_.empty();
+    }
+
+private:
+    static constexpr std::size_t most_newcomers = 256;  // then the oldest is dropped
+
+    void require_open() const {
+        if (!socket_) throw ClosedError("this Listener is closed");
+    }
+
+    static Address choose() {
+        std::uint64_t number = 0;
+        call("getrandom", [&] { return ::getrandom(&number, sizeof number, 0); });
+        char text[64];
+        std::snprintf(text, sizeof text, "@mp-%d-%016llx", int{::getpid()},
+                      static_cast<unsigned long long>(number));
+        return Address(text);
+    }
+
+    // ---- the address
+
+    void bind_and_listen(const unix_address& where, int backlog) {
+        const std::string text = " to \"" + address_.to_string() + '"';
+        call("Listener: bind" + text,
+             [&] { return ::bind(socket_.get(), where.get(), where.size()); });
+        call("Listener: listen", [&] { return ::listen(socket_.get(), std::max(backlog, 1)); });
+    }
+
+    /// Binds to a path, where the file of a listener that is gone may be. The directory is locked
+    /// meanwhile: another one that starts now finds a socket that listens, or none.
+    void take_path(const unix_address& where, int backlog) {
+        const std::string& path = address_.to_string();
+        const auto slash = path.rfind('/');
+        const std::string directory =
+            slash == path.npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
+        const unique_fd locked(
+            retry([&] { return ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+        // Without a lock if the directory can't be read, or somebody keeps it locked.
+        for (int i = 0; locked && ::flock(locked.get(), LOCK_EX | LOCK_NB) != 0 && i < 1000; ++i)
+            ::poll(nullptr, 0, 1);
+        // The file gets the socket's mode, so there is no moment in which others may connect.
+        call("fchmod of a socket", [&] { return ::fchmod(socket_.get(), S_IRUSR | S_IWUSR); });
+        struct stat info;
+        if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) {
+            const unique_fd probe = unix_socket(SOCK_NONBLOCK);
+            if (::connect(probe.get(), where.get(), where.size()) != 0 && errno == ECONNREFUSED)
+                ::unlink(path.c_str());  // nobody listens; bind() says what if it fails
+        }
+        bind_and_listen(where, backlog);
+        call("stat of a new socket", [&] { return ::lstat(path.c_str(), &info); });
+        inode_ = info.st_ino;
+        device_ = info.st_dev;
+    }
+
+    // ---- those who come; under mutex_
+
+    /// Of this process: a forked one must not change its parent's.
+    void make_set() {
+        auto set = std::make_shared<unique_fd>(off_stdio(
+            unique_fd(call("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); }))));
+        unique_fd some = off_stdio(
+            unique_fd(call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
+        add(*set, socket_.get());
+        add(*set, some.get());
+        set_ = std::move(set);
+        some_ = std::move(some);
+        process_ = this_pid();
+    }
+    static void add(const unique_fd& set, int fd) {
+        epoll_event event{};
+        event.events = EPOLLIN;
+        call("epoll_ctl", [&] { return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event); });
+    }
+    static void drain(const unique_fd& event) noexcept {
+        eventfd_t n;
+        retry([&] { return ::eventfd_read(event.get(), &n); });
+    }
+
+    /// Takes in those who connected and hears what they say. Doesn't block.
+    void hear() {
+        require_open();
+        if (process_ != this_pid()) {
+            newcomers_.clear();
+            ready_.clear();
+            make_set();
+        }
+        for (;;) {
+            unique_fd one(retry([&] {
+                return ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+            }));
+            if (!one) {
+                if (errno == EAGAIN) break;
+                if (errno == ECONNABORTED) continue;
+                throw_os_error(errno, "accept");
+            }
+            one = off_stdio(std::move(one));
+            if (peer_of(one).user != ::geteuid()) continue;  // dropped
+            newcomers_.emplace_back(std::move(one), deadline::after(login_timeout_));
+            newcomer& last = newcomers_.back();
+            if (hear(last)) {
+                newcomers_.pop_back();
+                continue;
+            }
+            add(*set_, last.fd());
+            if (newcomers_.size() > most_newcomers) forget(newcomers_.begin());
+        }
+        for (auto it = newcomers_.begin(); it != newcomers_.end();) {
+            const auto here = it++;
+            if (here->late() || hear(*here)) forget(here);
+        }
+    }
+    /// \return whether that one is done with
+    bool hear(newcomer& one) {
+        switch (one.read()) {
+            case newcomer::progress::waits:
+                return false;
+            case newcomer::progress::refused:
+                return true;
+            case newcomer::progress::complete:
+                break;
+        }
+        if (auto arrived = one.arrive(peer_of(one.socket()).pid)) {
+            arrived->limit(most_);
+            ready_.push_back(std::move(arrived));
+            retry([&] { return ::eventfd_write(some_.get(), 1); });
+        }
+        return true;
+    }
+    void forget(std::list<newcomer>::iterator one) noexcept {
+        ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, one->fd(), nullptr);  // a child may have a copy
+        newcomers_.erase(one);
+    }
+
+    const Address address_;
+    const duration login_timeout_;
+    const std::size_t most_;
+    const pid_t made_by_ = this_pid();
+    ino_t inode_ = 0;  // of the file, unless it is abstract
+    dev_t device_ = 0;
+
+    std::mutex mutex_;  // guards the rest
+    unique_fd socket_;  // none: closed
+    pid_t process_ = 0;
+    std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers
+    unique_fd some_;                  // readable while somebody is ready, or it is closed
+    std::list<newcomer> newcomers_;
+    std::deque<std::unique_ptr<end>> ready_;
+};
+
+}  // namespace multiprocessing::detail

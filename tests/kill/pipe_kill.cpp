@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: BSL-1.0
+
+/// \file
+/// Kills every operation of a connection at every instruction: kill.pipe_kill [-v] [-p POINT] [part
+/// of a name]. With MP_BUDGET_SECONDS it samples, from MP_KILL_START on.
+///
+/// The victim owns one end, or is about to; whoever has the other one must get whole messages, in
+/// order, and then the end of the file, in whichever way it waits: the victim is killed in any
+/// case.
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <multiprocessing/connection.hpp>
+#include <multiprocessing/process.hpp>
+
+#include "support/child.hpp"
+#include "support/kill_points.hpp"
+
+namespace {
+
+namespace mp = multiprocessing;
+using namespace std::chrono_literals;
+using test::bystanders;
+using test::scenario;
+
+enum complaint : int {
+    torn = 10,
+    out_of_order,
+    too_few,
+    too_many,
+    no_end_for_sender,
+    ready_in_vain,
+    not_accepted,
+    stranger_accepted,
+};
+
+std::string message(int k, std::size_t size) {
+    std::string s(size, '\0');
+    for (std::size_t i = 0; i < size; ++i)
+        s[i] = static_cast<char>(std::size_t(k) * 131 + i * 7 + (i >> 8));
+    std::memcpy(s.data(), &k, sizeof k);
+    return s;
+}
+
+struct lab {
+    std::optional<mp::Pipe<>> pipe;
+    std::optional<mp::Pipe<mp::Connection<>>> carrier;
+    std::optional<mp::Listener> listener;
+    std::string ready;           // the victim's message
+    std::vector<std::byte> box;  // where it receives
+    std::atomic<int>* go = &test::shared_memory<std::atomic<int>>();
+
+    lab() : box(std::size_t{4} << 20) {}
+
+    mp::Connection<>& mine() { return pipe->first; }      // of the bystanders, or the checker
+    mp::Connection<>& victims() { return pipe->second; }  // of the victim
+
+    void fresh(int sent = 0, std::size_t size = 64) {
+        carrier.reset();
+        pipe.reset();
+        pipe.emplace();
+        *go = 0;
+        for (int k = 1; k <= sent; ++k) send(victims(), k, size);
+        ready = message(sent + 1, size);
+    }
+    static void send(mp::Connection<>& to, int k, std::size_t size = 64) {
+        const std::string s = message(k, size);
+        to.send_bytes(std::as_bytes(std::span(s)));
+    }
+    void send_ready() { victims().send_bytes(std::as_bytes(std::span(ready))); }
+
+    enum way { recv, poll, descriptor, wait };
+
+    /// Receives until the end.
+    int drain(int least, int most, way how = recv) {
+        mp::Connection<>& from = mine();
+        const int fd = how == descriptor ? from.fileno() : -1;
+        for (int k = 1;; ++k) {
+            if (how == poll && !from.poll(1h)) return ready_in_vain;
+            if (how == wait && mp::wait({from}).empty()) return ready_in_vain;
+            if (how == descriptor) {
+                pollfd one{fd, POLLIN, 0};
+                do {  // a new owner of the other end may ring in vain
+                    if (::poll(&one, 1, 60'000) != 1) return ready_in_vain;
+                } while (!from.poll());
+            }
+            try {
+                const auto bytes = from.recv_bytes();
+                int number = 0;
+                if (bytes.size() < sizeof number) return torn;
+                std::memcpy(&number, bytes.data(), sizeof number);
+                const std::string expected = message(number, bytes.size());
+                if (std::memcmp(bytes.data(), expected.data(), bytes.size()) != 0) return torn;
+                if (number != k) return out_of_order;
+                if (k > most) return too_many;
+            } catch (const mp::EndOfFile&) {
+                return k - 1 < least ? too_few : 0;
+            }
+        }
+    }
+    /// Sends until the end.
+    int flood(std::size_t size) {
+        const std::string s = message(1, size);
+        for (int k = 1; k < 1'000'000; ++k) try {
+                mine().send_bytes(std::as_bytes(std::span(s)));
+            } catch (const mp::EndOfFile&) {
+                return 0;
+            }
+        return no_end_for_sender;
+    }
+    int check_sender() {
+        try {
+            mine().send(1);
+        } catch (const mp::EndOfFile&) {
+            return 0;
+        }
+        return no_end_for_sender;
+    }
+};
+
+/// Long enough asleep that it sleeps on its descriptor, and not in the futex that comes first; it
+/// must do in either.
+void spawn_asleep_long(bystanders& others, const std::function<int()>& f) {
+    const pid_t pid = others.spawn_asleep(f);
+    test::pause_briefly(5ms);
+    test::wait_asleep(pid);
+}
+
+using scenarios = std::vector<scenario>;
+
+void add_sends(lab& l, scenarios& all) {
+    const auto take = [&l] { static_cast<void>(l.victims().poll()); };
+    const auto send = [&l] { l.send_ready(); };
+    const auto add = [&](const char* name, int sent, std::size_t size, auto reset,
+                         std::function<int()> check) {
+        all.push_back({.name = name,
+                       .reset =
+                           [&l, sent, size, reset](bystanders& others) {
+                               l.fresh(sent, size);
+                               reset(others);
+                           },
+                       .prepare = take,
+                       .operation = send,
+                       .check = std::move(check)});
+    };
+    const auto nobody = [](bystanders&) {};
+    const auto fine = [] { return 0; };
+    add("send: nobody waits", 0, 64, nobody, [&l] { return l.drain(0, 1); });
+    add("send: behind others", 3, 64, nobody, [&l] { return l.drain(3, 4); });
+    add("send: a large one", 1, 100'000, nobody, [&l] { return l.drain(1, 2); });
+    all.back().stride = 7;
+    add(
+        "send: one asleep in recv, for a moment", 0, 64,
+        [&l](bystanders& o) { o.spawn_asleep([&l] { return l.drain(0, 1); }); }, fine);
+    add(
+        "send: one asleep in recv, for long", 0, 64,
+        [&l](bystanders& o) { spawn_asleep_long(o, [&l] { return l.drain(0, 1); }); }, fine);
+    add(
+        "send: one asleep in poll(1h)", 0, 64,
+        [&l](bystanders& o) { spawn_asleep_long(o, [&l] { return l.drain(0, 1, lab::poll); }); },
+        fine);
+    add(
+        "send: one polls the descriptor", 0, 64,
+        [&l](bystanders& o) {
+            spawn_asleep_long(o, [&l] { return l.drain(0, 1, lab::descriptor); });
+        },
+        fine);
+    add(
+        "send: one asleep in wait()", 0, 64,
+        [&l](bystanders& o) { spawn_asleep_long(o, [&l] { return l.drain(0, 1, lab::wait); }); },
+        fine);
+    add("send: waits for room", 20, 100'000,
+        nobody,  // killed asleep
+        [&l] { return l.drain(20, 20); });
+    all.back().reset = [&l](bystanders& o) {
+        l.fresh(20, 100'000);
+        o.spawn([&l] {
+            while (*l.go == 0) test::pause_briefly();
+            return l.drain(20, 21);
+        });
+    };
+    all.back().on_block = [&l](bystanders&) { *l.go = 1; };
+    all.back().check = [&l] {
+        *l.go = 1;
+        return 0;
+    };
+    all.back().wakes_itself = true;
+    all.back().stride = 5;
+}
+
+void add_receives(lab& l, scenarios& all) {
+    const auto take = [&l] { static_cast<void>(l.victims().poll()); };
+    const auto add = [&](const char* name, auto reset, auto operation, std::function<int()> check) {
+        all.push_back({.name = name,
+                       .reset =
+                           [&l, reset](bystanders& others) {
+                               l.fresh();
+                               reset(others);
+                           },
+                       .prepare = take,
+                       .operation = operation,
+                       .check = std::move(check)});
+    };
+    const auto recv = [&l] {
+        try {
+            static_cast<void>(l.victims().recv_bytes_into(l.box));
+        } catch (const mp::EndOfFile&) {
+        }
+    };
+    const auto ends = [&l] {
+        return l.check_sender() != 0 ? int{no_end_for_sender} : l.drain(0, 0);
+    };
+    add(
+        "recv: a message is there", [&l](bystanders&) { lab::send(l.mine(), 1); }, recv, ends);
+    add(
+        "recv: a large one of two",
+        [&l](bystanders&) { lab::send(l.mine(), 1, 300'000), lab::send(l.mine(), 2); }, recv, ends);
+    all.back().stride = 7;
+    add(
+        "recv: the other end is closed", [&l](bystanders&) { l.mine().close(); }, recv,
+        [] { return 0; });
+    add(
+        "recv: asleep, then a message",
+        [&l](bystanders& o) {
+            o.spawn([&l] {
+                static_cast<void>(l.mine().poll());
+                while (*l.go == 0) test::pause_briefly();
+                if (*l.go == 1) try {
+                        lab::send(l.mine(), 1);
+                    } catch (const mp::EndOfFile&) {
+                        return 0;
+                    }
+                return l.drain(0, 0);
+            });
+        },
+        recv,
+        [&l] {
+            if (*l.go == 0) *l.go = 2;
+            return 0;
+        });
+    all.back().on_block = [&l](bystanders&) { *l.go = 1; };
+    all.back().wakes_itself = true;
+    all.back().stride = 3;
+    add(
+        "recv: makes room for one that waits",
+        [&l](bystanders& o) { o.spawn_asleep([&l] { return l.flood(50'000); }); }, recv,
+        [] { return 0; });
+    all.back().stride = 5;
+    const auto poll = [&l] { static_cast<void>(l.victims().poll()); };
+    add(
+        "poll: nothing there", [](bystanders&) {}, poll, ends);
+    add(
+        "poll: a message is there", [&l](bystanders&) { lab::send(l.mine(), 1); }, poll, ends);
+    add(
+        "poll: for a while", [](bystanders&) {}, [&l] { static_cast<void>(l.victims().poll(5ms)); },
+        ends);
+    all.back().wakes_itself = true;
+    all.back().stride = 3;
+    const auto fileno = [&l] { static_cast<void>(l.victims().fileno()); };
+    add(
+        "fileno: nothing there", [](bystanders&) {}, fileno, ends);
+    add(
+        "fileno: a message is there", [&l](bystanders&) { lab::send(l.mine(), 1); }, fileno, ends);
+    add(
+        "fileno: the other end is closed", [&l](bystanders&) { l.mine().close(); }, fileno,
+        [] { return 0; });
+    add(
+        "recv with a fileno: the only message", [&l](bystanders&) { lab::send(l.mine(), 1); }, recv,
+        ends);
+    all.back().prepare = fileno;
+}
+
+void add_closes(lab& l, scenarios& all) {
+    const auto add = [&](const char* name, int sent, auto waits) {
+        all.push_back({.name = name,
+                       .reset =
+                           [&l, sent, waits](bystanders& others) {
+                               l.fresh(sent);
+                               waits(others);
+                           },
+                       .prepare = [&l] { static_cast<void>(l.victims().poll()); },
+                       .operation = [&l] { l.victims().close(); },
+                       .check = [] { return 0; }});
+    };
+    add("close: nobody waits", 2, [](bystanders&) {});
+    all.back().check = [&l] { return l.drain(2, 2) != 0 ? int{too_few} : l.check_sender(); };
+    add("close: one asleep in recv, for a moment", 0,
+        [&l](bystanders& o) { o.spawn_asleep([&l] { return l.drain(0, 0); }); });
+    add("close: one asleep in recv, for long", 0,
+        [&l](bystanders& o) { spawn_asleep_long(o, [&l] { return l.drain(0, 0); }); });
+    add("close: one polls the descriptor", 0, [&l](bystanders& o) {
+        spawn_asleep_long(o, [&l] { return l.drain(0, 0, lab::descriptor); });
+    });
+    add("close: one asleep in wait()", 0,
+        [&l](bystanders& o) { spawn_asleep_long(o, [&l] { return l.drain(0, 0, lab::wait); }); });
+    add("close: one waits for room", 0,
+        [&l](bystanders& o) { o.spawn_asleep([&l] { return l.flood(50'000); }); });
+}
+
+void add_moves(lab& l, scenarios& all) {
+    const auto way_of = [](int i) { return i == 0 ? lab::recv : lab::descriptor; };
+    for (const int i : {0, 1}) {
+        const std::string waits = i == 0 ? "one asleep in recv" : "one polls the descriptor";
+        const auto how = way_of(i);
+        all.push_back({.name = "take over by the first use: " + waits,
+                       .reset =
+                           [&l, how](bystanders& o) {
+                               l.fresh();
+                               spawn_asleep_long(o, [&l, how] { return l.drain(0, 1, how); });
+                           },
+                       .operation = [&l] { l.send_ready(); },
+                       .check =
+                           [&l] {  // in a copy: it takes what nobody took
+                               try {
+                                   static_cast<void>(l.victims().poll());
+                                   l.victims().close();
+                               } catch (const mp::Error&) {
+                               }
+                               return 0;
+                           },
+                       .stride = 3});
+    }
+    all.push_back({.name = "take over: nobody waits",
+                   .reset = [&l](bystanders&) { l.fresh(2); },
+                   .operation = [&l] { static_cast<void>(l.victims().poll()); },
+                   .check =
+                       [&l] {
+                           try {
+                               l.victims().send(1);  // taken, if the victim did not
+                               l.victims().close();
+                           } catch (const mp::Error&) {
+                           }
+                           return l.mine().recv_bytes().size() == 64 ? 0 : int{torn};
+                       },
+                   .stride = 3});
+    all.push_back({.name = "receive an end: its other one asleep in recv",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           l.carrier.emplace();
+                           l.carrier->first.send(l.victims());
+                           spawn_asleep_long(o, [&l] { return l.drain(0, 0); });
+                       },
+                   .prepare = [&l] { static_cast<void>(l.carrier->second.poll()); },
+                   .operation = [&l] { static_cast<void>(l.carrier->second.recv()); },
+                   .check =
+                       [&l] {
+                           try {  // ours, if it was not received
+                               static_cast<void>(l.victims().poll());
+                               l.victims().close();
+                           } catch (const mp::ClosedError&) {
+                           }
+                           return 0;
+                       },
+                   .stride = 7});
+    all.push_back({.name = "send an end: its other one asleep in recv",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           l.carrier.emplace();
+                           spawn_asleep_long(o, [&l] { return l.drain(0, 0); });
+                       },
+                   .prepare =
+                       [&l] {
+                           static_cast<void>(l.victims().poll());
+                           static_cast<void>(l.carrier->first.poll());
+                       },
+                   .operation = [&l] { l.carrier->first.send(l.victims()); },
+                   .check =
+                       [&l] {
+                           try {
+                               static_cast<void>(l.carrier->second.recv());
+                           } catch (const mp::Error&) {  // its sender is gone, or nothing was sent
+                           }
+                           return 0;
+                       },
+                   .stride = 5});
+    all.push_back({.name = "start a Process with an end: its other one asleep in recv",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           spawn_asleep_long(o, [&l] { return l.drain(0, 1); });
+                       },
+                   .prepare = [&l] { static_cast<void>(l.victims().poll()); },
+                   .operation =
+                       [&l] {
+                           mp::Process child(
+                               [](mp::Connection<> c) {
+                                   try {
+                                       lab::send(c, 1);
+                                   } catch (const mp::Error&) {  // its parent was killed before
+                                   }
+                               },
+                               std::move(l.victims()));
+                           child.start();
+                           child.join();
+                       },
+                   .check = [] { return 0; },
+                   .stride = 31});
+    all.push_back({.name = "log in at a Listener",
+                   .reset =
+                       [&l](bystanders&) {
+                           l.fresh();
+                           l.listener.reset();
+                           l.listener.emplace();
+                       },
+                   .operation =
+                       [&l] {
+                           auto c = mp::Client(l.listener->address());
+                           lab::send(c, 1);
+                       },
+                   .check =
+                       [&l] {
+                           auto c = mp::Client(l.listener->address());
+                           c.send("mine");
+                           for (int i = 0; i < 2; ++i) {
+                               auto s = l.listener->accept(9s);
+                               try {
+                                   const auto bytes = s.recv_bytes();
+                                   if (bytes.size() != 64) return 0;  // "mine"
+                               } catch (const mp::EndOfFile&) {
+                               }
+                           }
+                           return int{not_accepted};
+                       },
+                   .stride = 31});
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    lab l;
+    test::kill_sweep sweep(argc, argv);
+    scenarios all;
+    add_sends(l, all);
+    add_receives(l, all);
+    add_closes(l, all);
+    add_moves(l, all);
+    for (auto& s : all) sweep.add(std::move(s));
+    return sweep.run();
+}

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <multiprocessing/connection.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <multiprocessing/process.hpp>
+
+#include "support/catch.hpp"
+#include "support/child.hpp"
+#include "support/leaks.hpp"
+
+namespace mp = multiprocessing;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// A directory of its own, gone at the end.
+struct directory {
+    std::string path;
+    directory() {
+        char name[] = "/tmp/mp-listener-XXXXXX";
+        path = ::mkdtemp(name);
+    }
+    ~directory() {
+        ::unlink((path + "/s").c_str());
+        ::rmdir(path.c_str());
+    }
+};
+
+/// A client that does not know the protocol.
+int connect_to(const mp::Address& to) {
+    const mp::detail::unix_address where(to);
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (::connect(fd, where.get(), where.size()) != 0) test::give_up("connect");
+    return fd;
+}
+
+bool exists(const std::string& path) {
+    struct stat info;
+    return ::lstat(path.c_str(), &info) == 0;
+}
+
+bool dropped(int fd) {
+    pollfd one{fd, POLLIN, 0};
+    char byte;
+    return ::poll(&one, 1, 30'000) == 1 && ::read(fd, &byte, 1) <= 0;
+}
+
+}  // namespace
+
+TEST_CASE("Listener: a client is accepted, and both speak as through a pipe", "[listener]") {
+    const test::no_leaks guard;
+    directory place;
+    const std::string kind = GENERATE("path", "abstract", "default");
+    mp::Listener listener(kind == "path"       ? mp::Address(place.path + "/s")
+                          : kind == "abstract" ? "@mp-test-" + std::to_string(::getpid())
+                                               : mp::Address());
+    CHECK_THROWS_AS(listener.accept(0s), mp::TimeoutError);
+    auto client = mp::Client(listener.address());
+    client.send(1);
+    auto server = listener.accept();
+    CHECK_FALSE(listener.last_accepted());
+    server.send("text");
+    CHECK(server.recv<int>() == 1);
+    CHECK(client.recv<std::string>() == "text");
+    client.send(2);
+    client.close();
+    CHECK(server.recv<int>() == 2);
+    CHECK_THROWS_AS(server.recv<int>(), mp::EndOfFile);
+}
+
+TEST_CASE("Listener: a client in another process, killed, is at its end", "[listener][process]") {
+    const test::no_leaks guard;
+    mp::Listener listener;
+    mp::Process child([to = listener.address()] {
+        auto c = mp::Client(to);
+        c.send(c.recv<int>() + 1);
+        c.recv<int>();
+    });
+    child.start();
+    auto server = listener.accept();
+    server.send(1);
+    CHECK(server.recv<int>() == 2);
+    child.kill();
+    CHECK_THROWS_AS(server.recv<int>(), mp::EndOfFile);
+    child.join();
+}
+
+TEST_CASE("Listener: a server that is killed is the client's end, accepted or not",
+          "[listener][process]") {
+    mp::Listener listener;
+    auto first = mp::Client(listener.address()), second = mp::Client(listener.address());
+    {
+        auto server = listener.accept();
+        first.send(1);
+        CHECK(server.recv<int>() == 1);
+        listener.close();
+        CHECK_THROWS_AS(second.recv<int>(), mp::EndOfFile);  // never accepted
+        CHECK_FALSE(first.poll());
+    }
+    CHECK_THROWS_AS(first.recv<int>(), mp::EndOfFile);
+    CHECK_THROWS_AS(first.send(1), mp::EndOfFile);
+    mp::Process server([] {
+        mp::Listener in_child("@mp-test-server-" + std::to_string(::getppid()));
+        auto accepted = in_child.accept();
+        accepted.send(1);
+        accepted.recv<int>();
+    });
+    server.start();
+    std::optional<mp::Connection<>> client;
+    REQUIRE(test::eventually([&] {
+        try {
+            client = mp::Client("@mp-test-server-" + std::to_string(::getpid()));
+            return true;
+        } catch (const mp::OsError&) {
+            return false;
+        }
+    }));
+    CHECK(client->recv<int>() == 1);
+    server.kill();
+    CHECK_THROWS_AS(client->recv<int>(), mp::EndOfFile);
+    server.join();
+}
+
+TEST_CASE("Listener: the file has mode 0600, and is gone after close", "[listener]") {
+    directory place;
+    const std::string path = place.path + "/s";
+    const mode_t mask = ::umask(0);
+    mp::Listener listener(path);
+    ::umask(mask);
+    struct stat info;
+    REQUIRE(::lstat(path.c_str(), &info) == 0);
+    CHECK((info.st_mode & 0777) == 0600);
+    mp::Process child([&] { listener.close(); });
+    child.start();
+    child.join();
+    CHECK(exists(path));  // it is not the child's
+    listener.close();
+    CHECK_FALSE(exists(path));
+    CHECK_THROWS_AS(listener.accept(), mp::ClosedError);
+    CHECK_THROWS_AS(mp::Client(path), mp::OsError);
+}
+
+TEST_CASE("Listener: the file of a killed one is replaced, that of a living one is not",
+          "[listener][process]") {
+    directory place;
+    const std::string path = place.path + "/s";
+    mp::Process child([&] {
+        mp::Listener here(path);
+        here.accept();
+        here.accept();
+    });
+    child.start();
+    REQUIRE(test::eventually([&] {
+        try {
+            mp::Client(path).poll();
+            return true;
+        } catch (const mp::OsError&) {
+            return false;
+        }
+    }));
+    try {
+        mp::Listener second(path);
+        FAIL("no error");
+    } catch (const mp::OsError& e) {
+        CHECK(e.code() == std::errc::address_in_use);
+    }
+    child.kill();
+    child.join();
+    CHECK(exists(path));
+    CHECK_THROWS_AS(mp::Client(path), mp::OsError);
+    mp::Listener third(path);
+    auto client = mp::Client(path);
+    client.send(1);
+    CHECK(third.accept().recv<int>() == 1);
+    third.close();
+    ::close(::open(path.c_str(), O_CREAT | O_WRONLY, 0600));
+    CHECK_THROWS_AS(mp::Listener(path), mp::OsError);  // no socket: not ours to remove
+    CHECK(exists(path));
+}
+
+TEST_CASE("Listener: silent clients and those that send garbage delay nobody", "[listener]") {
+    const test::no_leaks guard;
+    mp::Listener listener({}, {.login_timeout = 50ms});
+    std::vector<int> silent, loud;
+    for (int i = 0; i < 20; ++i) silent.push_back(connect_to(listener.address()));
+    for (int i = 0; i < 20; ++i) {
+        loud.push_back(connect_to(listener.address()));
+        const std::string garbage(static_cast<std::size_t>(1 + 13 * i), 'x');
+        ::send(loud.back(), garbage.data(), garbage.size(), MSG_NOSIGNAL);
+    }
+    auto client = mp::Client(listener.address());
+    client.send(1);
+    CHECK(listener.accept(test::patience).recv<int>() == 1);
+    CHECK_THROWS_AS(listener.accept(100ms), mp::TimeoutError);
+    for (const int fd : silent) CHECK(dropped(fd));
+    for (const int fd : loud) CHECK(dropped(fd));
+    for (const int fd : silent) ::close(fd);
+    for (const int fd : loud) ::close(fd);
+}
+
+TEST_CASE("Listener: a greeting with the wrong descriptors is refused", "[listener]") {
+    const test::no_leaks guard;
+    mp::Listener listener;
+    const int right = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (const int count : {0, 1, 3}) {
+        const int fd = connect_to(listener.address());
+        mp::detail::greeting hello{mp::detail::greeting::right_magic,
+                                   mp::detail::greeting::right_version,
+                                   sizeof(void*),
+                                   {1, 2},
+                                   4096,
+                                   7};
+        iovec bytes{&hello, sizeof hello};
+        alignas(cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))]{};
+        msghdr message{};
+        message.msg_iov = &bytes;
+        message.msg_iovlen = 1;
+        if (count != 0) {
+            const auto size = static_cast<std::size_t>(count) * sizeof(int);
+            message.msg_control = control;
+            message.msg_controllen = CMSG_SPACE(size);
+            cmsghdr* part = CMSG_FIRSTHDR(&message);
+            part->cmsg_level = SOL_SOCKET;
+            part->cmsg_type = SCM_RIGHTS;
+            part->cmsg_len = CMSG_LEN(size);
+            for (int i = 0; i < count; ++i)
+                std::memcpy(CMSG_DATA(part) + static_cast<std::size_t>(i) * sizeof(int), &right,
+                            sizeof right);
+        }
+        REQUIRE(::sendmsg(fd, &message, MSG_NOSIGNAL) == sizeof hello);
+        CHECK_THROWS_AS(listener.accept(1ms), mp::TimeoutError);
+        CHECK(dropped(fd));
+        ::close(fd);
+    }
+    ::close(right);
+}
+
+TEST_CASE("Listener: what has no transport here says which there are", "[listener]") {
+    CHECK_THROWS_WITH(mp::Listener("127.0.0.1:0"),
+                      Catch::Contains("mp::tls") && Catch::Contains("mp::insecure"));
+    CHECK_THROWS_WITH(mp::Client("localhost:80"),
+                      Catch::Contains("mp::tls") && Catch::Contains("mp::insecure"));
+    CHECK_THROWS_WITH(mp::Listener("@x", {.authkey = mp::AuthKey::generate()}),
+                      Catch::Contains("mp::tls") && Catch::Contains("mp::insecure"));
+    const std::string path = "/tmp/" + std::string(103, 'x');
+    CHECK_THROWS_WITH(mp::Listener(path), Catch::Contains("107"));
+    CHECK_THROWS_WITH(mp::Client('@' + std::string(108, 'x')), Catch::Contains("107"));
+    mp::Listener longest('@' + std::string(100, 'x') + std::to_string(1'000'000 + ::getpid()));
+    CHECK(longest.address().to_string().size() == 108);
+    CHECK_THROWS_AS(mp::Client(""), mp::Error);
+    CHECK_THROWS_AS(mp::Client("/nowhere/s"), mp::OsError);
+    CHECK(mp::Address("[::1]:80").is_tcp());
+    CHECK_FALSE(mp::Address("./a:80").is_tcp());
+    CHECK(mp::Address(std::string_view("a")) == mp::Address("a"));
+}
+
+TEST_CASE("Listener: wait names it when a client logged in, and only then", "[listener][wait]") {
+    mp::Listener listener;
+    auto [a, b] = mp::Pipe<int>();
+    CHECK(mp::wait({listener, a}, 0s).empty());
+    const int silent = connect_to(listener.address());
+    CHECK(mp::wait({listener, a}, 1ms).empty());
+    auto client = mp::Client(listener.address());
+    pollfd one{listener.fileno(), POLLIN, 0};
+    CHECK(::poll(&one, 1, 30'000) == 1);
+    CHECK(mp::wait({a, listener}) == std::vector<std::size_t>{1});
+    auto server = listener.accept();
+    CHECK(mp::wait({listener, a}, 1ms).empty());
+    ::close(silent);
+}
+
+TEST_CASE("Listener: processes of other users get nowhere", "[listener][process]") {
+    if (::geteuid() != 0) return;  // who can't be another user
+    mp::Listener listener;
+    test::child other([&] {
+        if (::setresuid(65534, 65534, 65534) != 0) return 2;
+        try {
+            mp::Client(listener.address());
+        } catch (const mp::AuthenticationError&) {
+            const int fd = connect_to(listener.address());
+            return dropped(fd) ? 0 : 3;
+        }
+        return 4;
+    });
+    CHECK_THROWS_AS(listener.accept(200ms), mp::TimeoutError);
+    const auto status = [&] {
+        while (!other.ended()) static_cast<void>(mp::wait({listener}, 1ms));
+        return other.exit_status();
+    }();
+    CHECK(status == std::optional<int>(0));
+}
+
+TEST_CASE("Listener: close ends an accept in another thread", "[listener][threads]") {
+    mp::Listener listener;
+    std::atomic<bool> told{false};
+    std::thread waits([&] {
+        try {
+            listener.accept();
+        } catch (const mp::ClosedError&) {
+            told = true;
+        }
+    });
+    test::pause_briefly(5ms);  // most of them sleep by now; the result is the same if not
+    listener.close();
+    waits.join();
+    CHECK(told);
+}
+
+TEST_CASE("Listener: max_message bounds what is sent and received", "[listener]") {
+    mp::Listener listener({}, {.max_message = 100});
+    auto client = mp::Client(listener.address());
+    auto server = listener.accept();
+    client.send(std::string(500, 'x'));
+    client.send(1);
+    CHECK_THROWS_AS(server.recv<std::string>(), mp::SerializationError);
+    CHECK(server.recv<int>() == 1);
+    CHECK_THROWS_WITH(server.send(std::string(500, 'x')), Catch::Contains("max_message"));
+    auto careful = mp::Client(listener.address(), {.max_message = 10});
+    CHECK_THROWS_WITH(careful.send(std::string(50, 'x')), Catch::Contains("max_message"));
+}
+
+TEST_CASE("Listener: many clients at once, and 1,000 one after the other", "[listener][process]") {
+    const test::no_leaks guard;
+    mp::Listener listener;
+    std::vector<mp::Process> children;
+    for (int i = 0; i < 8; ++i)
+        children.emplace_back([i, to = listener.address()] {
+            auto c = mp::Client(to);
+            c.send(i);
+            if (c.recv<int>() != i) ::_exit(2);
+        });
+    for (auto& child : children) child.start();
+    for (std::size_t i = 0; i < children.size(); ++i) {
+        auto c = listener.accept();
+        c.send(c.recv<int>());
+        CHECK_THROWS_AS(c.recv<int>(), mp::EndOfFile);
+    }
+    for (auto& child : children) {
+        child.join();
+        CHECK(child.exitcode() == 0);
+    }
+    for (int i = 0; i < 1000; ++i) {
+        auto c = mp::Client(listener.address());
+        auto s = listener.accept();
+    }
+}
+
+TEST_CASE("Listener: without descriptors left each failure is an OsError and leaks nothing",
+          "[listener][process]") {
+    test::child limited([] {
+        {
+            mp::Listener first;
+            auto c = mp::Client(first.address());
+            first.accept();
+        }
+        const rlimit few{64, 64};
+        ::setrlimit(RLIMIT_NOFILE, &few);
+        const std::size_t before = test::open_descriptors().size();
+        for (int taken = 0; taken < 64; ++taken) {
+            std::vector<int> fill;
+            for (int i = 0; i < taken; ++i)
+                if (const int fd = ::dup(2); fd >= 0) fill.push_back(fd);
+            try {
+                mp::Listener listener;
+                auto c = mp::Client(listener.address());
+                auto s = listener.accept(1s);
+                s.send(1);
+                if (c.recv<int>() != 1) return 2;
+            } catch (const mp::OsError& e) {
+                if (e.code() != std::errc::too_many_files_open) return 3;
+            }
+            for (const int fd : fill) ::close(fd);
+            if (test::open_descriptors().size() != before) return 4;
+        }
+        return 0;
+    });
+    CHECK(limited.exit_status() == std::optional<int>(0));
+}
