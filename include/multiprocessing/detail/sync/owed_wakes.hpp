@@ -8,12 +8,16 @@
 #include <memory>
 #include <utility>
 
+#include <multiprocessing/errors.hpp>
+
 namespace multiprocessing::detail {
+
+inline namespace abi_1 {  // one list of a thread, for all modules of the program
 
 /// Of this thread. Who is woken while the lock that it needs is still held would take the core from
 /// the holder, or sleep again at once: two switches for nothing. If the thread dies before it has
 /// paid, the sleepers come by themselves after `look_again`.
-class owed_wakes {
+class MP_EXPORT owed_wakes {
 public:
     /// \param keep  what `wake` needs, kept alive until then
     /// \return false if too many are owed already: wake now
@@ -58,5 +62,7 @@ private:
         return is_gone;
     }
 };
+
+}  // namespace abi_1
 
 }  // namespace multiprocessing::detail
