@@ -296,7 +296,7 @@ public:
     /// The other end gets what was sent, and then the end of the file. May be repeated; and called
     /// while other threads wait here, which get a ClosedError.
     void close() noexcept {
-        users_.fetch_add(1, std::memory_order_acquire);
+        count_user(1);
         if ((users_.fetch_or(closed_bit, std::memory_order_seq_cst) & closed_bit) == 0) {
             std::uint64_t mine = mine_.load(std::memory_order_relaxed);
             if (mine != 0) {
@@ -361,7 +361,7 @@ private:
     class use {
     public:
         explicit use(end& e) : end_(e) {
-            if ((e.users_.fetch_add(1, std::memory_order_acquire) & closed_bit) == 0) {
+            if ((e.count_user(1) & closed_bit) == 0) {
                 try {
                     e.require_own();
                     return;
@@ -409,9 +409,18 @@ private:
                         "; use the other one, or Pipe(true)");
     }
 
+    /// \return what users_ was
+    std::uint32_t count_user(std::uint32_t more) noexcept {
+        if (!__libc_single_threaded)
+            // acq_rel: the last one frees what the others used.
+            return users_.fetch_add(more, std::memory_order_acq_rel);
+        const std::uint32_t before = users_.load(std::memory_order_relaxed);  // nobody else is here
+        users_.store(before + more, std::memory_order_relaxed);
+        return before;
+    }
+
     void leave() noexcept {
-        // acq_rel: the last one frees what the others used.
-        if (users_.fetch_sub(1, std::memory_order_acq_rel) == (closed_bit | 1) &&
+        if (count_user(~std::uint32_t{0}) == (closed_bit | 1) &&
             !freed_.exchange(true, std::memory_order_relaxed))  // one frees; by that exchange
             free_all();
     }
