@@ -293,6 +293,23 @@ TEST_CASE("Condition: one killed after it was chosen hands its notify on (K2)",
     CHECK(all[3].exit_status() == 0);
 }
 
+TEST_CASE("Condition: one who is interrupted all the time gets a dead one's notify (K2)",
+          "[sync][condition][kill]") {
+    const mp::Condition condition;
+    waiters all(condition);
+    all.add();
+    child second([&] {
+        test::interrupt_often();
+        const std::lock_guard guard(condition);
+        return condition.wait() ? 0 : 1;
+    });
+    CHECK(second.wait_asleep());
+    all[0].stop();
+    condition.notify();
+    all[0].kill();
+    CHECK(second.exit_status() == 0);
+}
+
 TEST_CASE("Condition: a deadline takes what a dead one was notified of (K2)",
           "[sync][condition][kill]") {
     auto& state = shared<mp::detail::condition_state>();
@@ -608,6 +625,25 @@ TEST_CASE("Barrier: a waiting party's death breaks it (K1)", "[sync][barrier][ki
     CHECK(eventually([&] { return acts == 1; }));
     b.kill();
     CHECK(a.exit_status() == 50);
+}
+
+TEST_CASE("Barrier: one who is interrupted all the time sees a death (K1)",
+          "[sync][barrier][kill]") {
+    const mp::Barrier barrier(3);
+    child a = waiting_party(barrier, 1);
+    child b([&] {
+        test::interrupt_often();
+        try {
+            barrier.wait();
+        } catch (const mp::BrokenBarrier&) {
+            return 50;
+        }
+        return 0;
+    });
+    CHECK(eventually([&] { return barrier.n_waiting() == 2; }));
+    CHECK(b.wait_asleep());
+    a.kill();
+    CHECK(b.exit_status() == 50);
 }
 
 TEST_CASE("Barrier: of one, of none, and in messages", "[sync][barrier]") {

@@ -219,17 +219,18 @@ private:
 
     /// Until the generation `now` ended.
     void sleep(places all, std::uint32_t now, deadline until, duration patience) {
-        for (;;) {
-            const deadline slice = deadline::earlier(until, deadline::after(patience));
-            const bool woken = until.passed() ? false : futex_wait(word_, now, slice);
+        for (deadline look = deadline::after(patience);;) {
+            const deadline slice = deadline::earlier(until, look);
+            if (!slice.passed()) futex_wait(word_, now, slice);
             if (word_.load(std::memory_order_acquire) != now) return;
-            if (woken) continue;
+            if (!slice.passed()) continue;  // signals put no look off
             const held in(lock_, deadline::never());
             if (word_.load(std::memory_order_relaxed) != now) return;  // the lock
             if (until.passed())
                 end(all, barrier_end::timeout);
             else
                 look_for_dead(all);
+            look = deadline::after(patience);
         }
     }
 

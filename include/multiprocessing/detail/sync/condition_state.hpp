@@ -154,12 +154,11 @@ private:
 
     private:
         bool sleep_until(deadline until, duration patience) {
-            for (;;) {
-                const deadline slice = deadline::earlier(until, deadline::after(patience));
-                bool woken = true;
-                if (!until.passed()) woken = futex_wait(me_.word, waiting, slice);
+            for (deadline look = deadline::after(patience);;) {
+                const deadline slice = deadline::earlier(until, look);
+                if (!slice.passed()) futex_wait(me_.word, waiting, slice);
                 if (is_notified()) return true;
-                if (woken && !until.passed()) continue;
+                if (!slice.passed()) continue;  // signals put no look off
                 const table in(of_);
                 of_.hand_on();  // K2
                 if (is_notified()) return true;
@@ -167,6 +166,7 @@ private:
                     me_.word.store(nobody, std::memory_order_relaxed);  // the lock orders it
                     return false;
                 }
+                look = deadline::after(patience);
             }
         }
 
