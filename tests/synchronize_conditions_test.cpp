@@ -646,6 +646,44 @@ TEST_CASE("Barrier: one who is interrupted all the time sees a death (K1)",
     CHECK(b.exit_status() == 50);
 }
 
+TEST_CASE("Barrier: once all are there no timeout breaks it", "[sync][barrier]") {
+    auto& acts = shared<counter>();
+    const auto end = test::clock::now() + 2s;  // while the action runs
+    const mp::Barrier barrier(2, [&acts, end] {
+        acts = 1;
+        eventually([&] { return acts == 2 && test::clock::now() > end + 100ms; });
+    });
+    const auto wait = [&](auto until) {
+        return child([&barrier, until] {
+            try {
+                return static_cast<int>(barrier.wait_until(until));
+            } catch (const mp::BrokenBarrier&) {
+                return 50;
+            }
+        });
+    };
+    child a = wait(end);
+    CHECK(eventually([&] { return barrier.n_waiting() == 1; }));
+    child b = wait(end);
+    CHECK(eventually([&] { return acts == 1; }));
+    child next = wait(test::clock::now());  // of the next generation
+    CHECK(next.wait_asleep());
+    acts = 2;
+    CHECK(a.exit_status() == 0);
+    CHECK(b.exit_status() == 1);
+    CHECK(next.exit_status() == 50);
+    CHECK(barrier.broken());
+
+    barrier.reset();
+    acts = 0;
+    child c = waiting_party(barrier, 1), d = party(barrier);
+    CHECK(eventually([&] { return acts == 1; }));
+    barrier.abort();
+    acts = 2;
+    CHECK(c.exit_status() == 50);
+    CHECK(d.exit_status() == 50);
+}
+
 TEST_CASE("Barrier: of one, of none, and in messages", "[sync][barrier]") {
     const mp::Barrier one(1);
     CHECK(one.wait() == 0);

@@ -442,9 +442,9 @@ private:
 /// A place where so many parties wait until all of them are there; then it is ready for the next
 /// time.
 ///
-/// It breaks when a party's timeout ends, when a party dies that is in wait() (the others are told
-/// at the latest half a second later), when the action throws, or by abort(): everybody who waits
-/// and who comes gets BrokenBarrier, until reset().
+/// It breaks when a party's timeout ends before all are there, when a party dies that is in wait()
+/// (the others are told at the latest half a second later), when the action throws, or by abort():
+/// everybody who waits and who comes gets BrokenBarrier, until reset().
 class Barrier : public detail::sync_handle<detail::barrier_state> {
 public:
     /// For messages: of one party.
@@ -470,7 +470,9 @@ public:
         const auto timeout = state().timeout();
         return wait_for(timeout ? detail::deadline::after(*timeout) : detail::deadline::never());
     }
-    /// If the timeout ends first the barrier breaks, for all. Zero does not wait.
+    /// If the timeout ends before all are there the barrier breaks, for all. Zero does not wait.
+    /// But an action that runs is waited for without a limit, by who comes meanwhile too, as in
+    /// Python.
     template <class Rep, class Period>
     std::size_t wait(std::chrono::duration<Rep, Period> timeout) const {
         return wait_for(detail::deadline_after(timeout));
