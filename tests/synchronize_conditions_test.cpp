@@ -254,6 +254,19 @@ TEST_CASE("Condition: goes by message with its lock", "[sync][condition]") {
     }
 }
 
+TEST_CASE("Condition: a damaged message is refused", "[sync][condition]") {
+    const mp::Condition condition;
+    const auto message = mp::detail::encode(condition);
+    std::vector<std::byte> flat;
+    for (const auto piece : message.pieces()) flat.insert(flat.end(), piece.begin(), piece.end());
+    REQUIRE(flat.back() == std::byte{0});  // a lock of its own
+    CHECK(mp::detail::decode<mp::Condition>(flat) == condition);
+    for (const int which : {3, 255}) {
+        flat.back() = static_cast<std::byte>(which);
+        CHECK_THROWS_AS(mp::detail::decode<mp::Condition>(flat), mp::SerializationError);
+    }
+}
+
 TEST_CASE("Condition: one killed while it waits takes no notify along (K1)",
           "[sync][condition][kill]") {
     const test::no_leaks leaks;

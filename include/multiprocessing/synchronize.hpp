@@ -23,6 +23,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -383,6 +384,9 @@ public:
         sync_handle::load(archive);
         std::uint8_t which = 0;
         archive(which);
+        if (which > 2)
+            throw SerializationError("receiving a Condition: it has a lock of kind " +
+                                     std::to_string(which) + "; the message is damaged");
         lock_.emplace<0>();
         if (which == 1) archive(lock_.emplace<Lock>());
         if (which == 2) archive(lock_.emplace<RLock>());
