@@ -268,9 +268,10 @@ public:
 /// second later at the latest.
 ///
 /// Differences from Python: notify() does not need the lock, and does not wait until they are
-/// awake. Whatever wait() took is given back for its time, all of an RLock too. If the lock's
-/// holder died meanwhile, wait() throws AbandonedLock and the lock is not held. Up to 1,024 threads
-/// may wait.
+/// awake. Whatever wait() gave back it takes again, all of an RLock too. If the lock's holder died
+/// meanwhile, wait() throws AbandonedLock with the lock held, as it ends in any other case: call
+/// recover(), or release it for others to do so. (A guard of a SharedLock does not hold it then.)
+/// Up to 1,024 threads may wait.
 class Condition : public detail::sync_handle<detail::condition_state>,
                   public detail::lockable<Condition> {
     using deadline = detail::deadline;
