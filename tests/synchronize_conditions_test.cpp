@@ -8,13 +8,17 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -421,6 +425,44 @@ TEST_CASE("Condition: with the lock, who is notified wakes when it is given back
     for (const child& one : waiting) CHECK(one.wait_asleep());
     lock.release();
     for (child& one : waiting) CHECK(one.exit_status() == 0);
+}
+
+TEST_CASE("Condition: its last handle goes while the thread owes a wake-up", "[sync][condition]") {
+    mp::Condition here;
+    child waiting([here] {
+        const std::lock_guard guard(here);
+        try {
+            here.wait();
+        } catch (const mp::AbandonedLock&) {
+            return 0;
+        }
+        return 1;
+    });
+    CHECK(waiting.wait_asleep());
+    here.acquire();
+    here.notify();
+    here = mp::Condition();
+    CHECK(waiting.exit_status() == 0);
+}
+
+TEST_CASE("Condition: a forked child owes nothing of its parent's", "[sync][condition]") {
+    std::optional<mp::Condition> here(std::in_place);
+    child waiting([&] {
+        const std::lock_guard guard(*here);
+        return here->wait() ? 0 : 1;
+    });
+    CHECK(waiting.wait_asleep());
+    here->acquire();
+    here->notify();
+    CHECK(child([&] {
+              here.reset();
+              std::ifstream maps("/proc/self/maps");
+              for (std::string line; std::getline(maps, line);)
+                  if (line.find("mp:Condition") != line.npos) return 1;
+              return 0;
+          }).exit_status() == 0);
+    here->release();
+    CHECK(waiting.exit_status() == 0);
 }
 
 TEST_CASE("Condition: its notifier dies with the lock: who was notified is awake (K3)",

@@ -104,7 +104,11 @@ public:
             if (one.word.load(std::memory_order_relaxed) == chosen) futex_wake(one.word, 1);
     }
 
-    bool leave() { return own_.leave(); }
+    /// This process's last handle goes: nobody could pay later (owed_wakes).
+    bool leave() {
+        wake_chosen();
+        return own_.leave();
+    }
 
     lock_state& own() noexcept { return own_; }
 
