@@ -331,6 +331,31 @@ TEST_CASE("Pool: a worker killed while it sends a large result ends its own task
     }
 }
 
+TEST_CASE("Pool: a task too large for its workers' memory is answered, and no other suffers",
+          "[pool][error]") {
+    if (test::address_sanitizer) return;  // its own memory is beyond any limit
+    mp::Pool pool(mp::PoolOptions{.processes = 2, .limits = {.memory = 64u << 20}});
+    auto large = pool.apply_async([](const std::string& s) { return s.size(); },
+                                  std::string(150'000'000, 'x'));
+    auto small = pool.apply_async(square, 3);
+    REQUIRE(large.wait(30s));
+    CHECK_THROWS_AS(large.get(), std::bad_alloc);
+    REQUIRE(small.wait(30s));
+    CHECK(small.get() == 9);
+    std::vector<std::string> texts(10, "short");
+    texts[4] = std::string(150'000'000, 'x');
+    auto sizes = pool.imap([](const std::string& s) { return s.size(); }, texts, {.chunksize = 1});
+    int right = 0, refused = 0;
+    for (auto it = sizes.begin(); it != sizes.end(); ++it) try {
+            right += *it == 5;
+        } catch (const std::bad_alloc&) {
+            ++refused;
+        }
+    CHECK(right == 9);
+    CHECK(refused == 1);
+    for (const auto& worker : pool.stats().workers) CHECK(worker.restarts == 0);
+}
+
 TEST_CASE("Pool: all workers may die at once, again and again", "[pool][crash]") {
     const test::no_leaks leaks;
     mp::Pool pool(3);
