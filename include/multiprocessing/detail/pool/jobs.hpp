@@ -607,16 +607,22 @@ private:
             error = error_;
         }
         using value = typename async_state<map_result<R>>::value_type;
-        std::shared_ptr<value> values = std::make_shared<value>();
-        if constexpr (!std::is_void_v<R>)
-            if (!error) {
-                values->reserve(chunks_in_.sent());
-                for (const auto& each : all)
-                    if constexpr (std::is_same_v<R, bool>)
-                        for (const unsigned char one : each->values) values->push_back(one != 0);
-                    else
-                        values->insert(values->end(), std::make_move_iterator(each->values.begin()),
-                                       std::make_move_iterator(each->values.end()));
+        std::shared_ptr<value> values;
+        if (!error) try {
+                values = std::make_shared<value>();
+                if constexpr (!std::is_void_v<R>) {
+                    values->reserve(chunks_in_.sent());
+                    for (const auto& each : all)
+                        if constexpr (std::is_same_v<R, bool>)
+                            for (const unsigned char one : each->values)
+                                values->push_back(one != 0);
+                        else
+                            values->insert(values->end(),
+                                           std::make_move_iterator(each->values.begin()),
+                                           std::make_move_iterator(each->values.end()));
+                }
+            } catch (...) {  // no memory for all of them
+                error = std::current_exception();
             }
         const auto tell = [this, values, error] {
             tell_result(
