@@ -306,7 +306,7 @@ struct chunk_plan {
 template <class R, class F, class Iterator, class Sentinel, bool Star>
 class chunker {
 public:
-    using item = std::remove_cvref_t<std::iter_reference_t<Iterator>>;
+    using item = std::iter_value_t<Iterator>;
 
     chunker(pool_front<>& front, F callable, Iterator begin, Sentinel end,
             std::optional<std::size_t> total, chunk_plan plan)
@@ -410,7 +410,8 @@ private:
                 },
                 value);
         } else {
-            const encoded e = encode(static_cast<const item&>(value));
+            const item& one = value;  // of a proxy reference, what it stands for
+            const encoded e = encode(one);
             append_framed(bytes_, e.pieces(), e.size());
         }
     }
