@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -103,20 +104,18 @@ public:
 
     bool collect(pool_events& to) override {
         bool any = base::collect(to);
-        death_report report{};
-        while (reports_->get(deadline::at_once(), [&](std::uint64_t, std::span<const std::byte> b) {
-            if (b.size() == sizeof report) std::memcpy(&report, b.data(), sizeof report);
-        })) {
+        while (next_report()) {
             any = true;
-            if (report.worker < results_.size()) judge(report, to);
+            if (report_->worker < results_.size()) judge(*report_, to);
+            report_.reset();
         }
         // Its death rings no bell: looked for when a sleep was in vain.
         if (!any && std::exchange(slept_in_vain_, false) && !over_ && !supervisor_->is_alive()) {
-            over_ = true;
             collect(to);  // what was sent before
             to.broken(std::make_exception_ptr(PoolBroken(
                 "the pool's supervisor process " + describe_exit(*supervisor_->exitcode()) +
                 ", and its workers with it; make a new pool")));
+            over_ = true;
         }
         return any;
     }
@@ -143,6 +142,18 @@ private:
         if (!orders_) return;
         // EPIPE: it has gone, which collect() finds out.
         retry([&] { return ::send(orders_.get(), &what, sizeof what, MSG_NOSIGNAL); });
+    }
+
+    /// \return false if there is none
+    bool next_report() {
+        if (report_) return true;
+        death_report report{};
+        const bool got =
+            reports_->get(deadline::at_once(), [&](std::uint64_t, std::span<const std::byte> b) {
+                if (b.size() == sizeof report) std::memcpy(&report, b.data(), sizeof report);
+            });
+        if (got) report_ = report;
+        return got;
     }
 
     /// A worker has ended: what it finished counts, and what it was at.
@@ -174,6 +185,7 @@ private:
     unique_fd orders_;
     std::mutex ordering_;
     std::unique_ptr<Process> supervisor_;
+    std::optional<death_report> report_;  // the collecting thread's: not judged yet
     std::atomic<bool> over_{false}, started_{false};
 };
 
