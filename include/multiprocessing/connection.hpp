@@ -32,7 +32,6 @@
 #include <multiprocessing/detail/net/login.hpp>
 #include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/queue/channel.hpp>
 #include <multiprocessing/detail/shm/region_table.hpp>
 #include <multiprocessing/errors.hpp>
@@ -44,11 +43,7 @@ class Connection;
 
 namespace detail {
 
-/// What send_bytes() sends; here for its name in errors.
-inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
-
 /// What every Connection can do.
-template <compiled = compiled::when_used>
 class connection_base {
 public:
     /// Returns true if recv() would not block: a message is there, or the end of the file.
@@ -127,15 +122,15 @@ public:
 
 protected:
     connection_base() = default;
-    explicit connection_base(std::unique_ptr<end<>> of) noexcept : end_(std::move(of)) {}
+    explicit connection_base(std::unique_ptr<end> of) noexcept : end_(std::move(of)) {}
     connection_base(connection_base&&) noexcept = default;
     connection_base& operator=(connection_base&& other) noexcept {
-        if (this != &other) end<>::let_go(std::exchange(end_, std::move(other.end_)));
+        if (this != &other) end::let_go(std::exchange(end_, std::move(other.end_)));
         return *this;
     }
-    ~connection_base() { end<>::let_go(std::move(end_)); }
+    ~connection_base() { end::let_go(std::move(end_)); }
 
-    end<>& open() const {
+    end& open() const {
         if (!end_) throw ClosedError("this Connection was moved from, or never had a pipe");
         return *end_;
     }
@@ -165,17 +160,19 @@ protected:
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
                 which.out, which.owner);
         auto link =
-            region_table::open<detail::link<>>(where, region_kind::connection, "a Connection");
+            region_table::open<detail::link>(where, region_kind::connection, "a Connection");
         if (const std::uint64_t carries = link->memory().header().type; carries != type)
             throw SerializationError("receiving a Connection: it carries " + carried(carries) +
                                      ", and one of " + carried(type) + " was asked for");
-        end<>::let_go(std::exchange(end_, end<>::receive(std::move(link), which, where.pid)));
+        end::let_go(std::exchange(end_, end::receive(std::move(link), which, where.pid)));
     }
 
 private:
     friend struct wait_access;
 
-    end<>& waited() const { return open(); }
+    end& waited() const { return open(); }
+
+    static inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
 
     static std::string carried(std::uint64_t type) {
         return type == 0 ? std::string("any type") : name_of(type);
@@ -189,7 +186,7 @@ private:
                              std::move(message));
     }
 
-    std::unique_ptr<end<>> end_;  // null: moved from
+    std::unique_ptr<end> end_;  // null: moved from
 };
 
 }  // namespace detail
@@ -201,13 +198,13 @@ private:
 /// sender until then, who may let go of it meanwhile, but must not end.
 /// \tparam T  mp::Sendable; need not be copyable
 template <class T>
-class Connection : public detail::connection_base<> {
+class Connection : public detail::connection_base {
 public:
     using value_type = T;
 
     /// Of no pipe: as if moved from.
     Connection() = default;
-    explicit Connection(std::unique_ptr<detail::end<>> of) noexcept
+    explicit Connection(std::unique_ptr<detail::end> of) noexcept
         : connection_base(std::move(of)) {}
 
     /// Sends a value as one message. Blocks while more than 2 MiB are unread; a larger message is
@@ -232,12 +229,12 @@ public:
 
 /// One end of a connection that carries any type, a message at a time.
 template <>
-class Connection<void> : public detail::connection_base<> {
+class Connection<void> : public detail::connection_base {
 public:
     using value_type = void;
 
     Connection() = default;
-    explicit Connection(std::unique_ptr<detail::end<>> of) noexcept
+    explicit Connection(std::unique_ptr<detail::end> of) noexcept
         : connection_base(std::move(of)) {}
 
     /// As Connection<T>::send().
@@ -247,10 +244,7 @@ public:
         if constexpr (Sendable<U>) put(value);
     }
     /// A text is sent as std::string.
-    template <detail::compiled = detail::compiled::when_used>
-    void send(const char* text) {
-        put(std::string(text));
-    }
+    void send(const char* text) { put(std::string(text)); }
 
     /// As Connection<T>::recv().
     /// \tparam U  what was sent. \throws SerializationError if it was something else: that message
@@ -278,42 +272,48 @@ struct Pipe {
     Connection<T> first, second;
 
 private:
-    using ends = std::pair<std::unique_ptr<detail::end<>>, std::unique_ptr<detail::end<>>>;
+    using ends = std::pair<std::unique_ptr<detail::end>, std::unique_ptr<detail::end>>;
 
     static ends make(bool duplex) {
         if constexpr (std::is_void_v<T>) {
-            return detail::end<>::make_pair(0, duplex);
+            return detail::end::make_pair(0, duplex);
         } else {
             detail::check_sendable<T>();
-            return detail::end<>::make_pair(detail::fingerprint<T>(), duplex);
+            return detail::end::make_pair(detail::fingerprint<T>(), duplex);
         }
     }
     explicit Pipe(ends made) noexcept
         : first(std::move(made.first)), second(std::move(made.second)) {}
 };
 
-namespace detail {
-
-/// What Listener can do.
-template <compiled = compiled::when_used>
-class listener_calls {
+/// Where Connections to other programs of this user, on this machine, are accepted.
+///
+/// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
+/// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients
+/// that say nothing, or garbage, are dropped and delay nobody. (A key, and TCP, need a transport
+/// that this version does not have.)
+///
+/// Differences from Python: without an address it is an abstract one, which needs no directory; the
+/// file of a listener that was killed is replaced.
+/// Threads: any number may accept at once. Processes: a forked child may accept, too.
+class Listener {
 public:
     /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
     ///     or needs a transport
-    explicit listener_calls(Address address = {}, ListenerOptions options = {})
-        : listener_(std::make_unique<listener<>>(std::move(address), options)) {}
+    explicit Listener(Address address = {}, ListenerOptions options = {})
+        : listener_(std::make_unique<detail::listener>(std::move(address), options)) {}
 
     /// Waits for the next client that logged in.
     /// \throws ClosedError after close(), by whichever thread; OsError if there are no descriptors
     ///     or no memory for a client: others may be accepted later
-    Connection<> accept() { return Connection<>(open().accept(deadline::never())); }
+    Connection<> accept() { return Connection<>(open().accept(detail::deadline::never())); }
     /// \throws TimeoutError if none came in time
     Connection<> accept(duration timeout) {
-        auto made = open().accept(deadline::after(timeout));
-        if (!made)
+        auto accepted = open().accept(detail::deadline::after(timeout));
+        if (!accepted)
             throw TimeoutError("accept: no client came to \"" + address().to_string() +
                                "\" in time");
-        return Connection<>(std::move(made));
+        return Connection<>(std::move(accepted));
     }
 
     /// For Client().
@@ -331,40 +331,22 @@ public:
     int fileno() const { return open().fileno(); }
 
 private:
-    friend struct wait_access;
+    friend struct detail::wait_access;
 
-    listener<>& open() const {
+    detail::listener& open() const {
         if (!listener_) throw ClosedError("this Listener was moved from");
         return *listener_;
     }
-    listener<>& waited() const { return open(); }
+    detail::listener& waited() const { return open(); }
 
-    std::unique_ptr<listener<>> listener_;
-};
-
-}  // namespace detail
-
-/// Where Connections to other programs of this user, on this machine, are accepted.
-///
-/// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
-/// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients
-/// that say nothing, or garbage, are dropped and delay nobody. (A key, and TCP, need a transport
-/// that this version does not have.)
-///
-/// Differences from Python: without an address it is an abstract one, which needs no directory; the
-/// file of a listener that was killed is replaced.
-/// Threads: any number may accept at once. Processes: a forked child may accept, too.
-class Listener : public detail::listener_calls<> {
-public:
-    using listener_calls::listener_calls;
+    std::unique_ptr<detail::listener> listener_;
 };
 
 /// Connects to a Listener. Does not wait until it accepts: what is sent before that waits there, as
 /// in a Pipe, and if it never does there is an EndOfFile.
 /// \throws OsError as connect() does (ECONNREFUSED, ENOENT...); TimeoutError if its backlog stayed
 ///     full; AuthenticationError if another user listens there; Error as Listener's
-template <detail::compiled = detail::compiled::when_used>
-Connection<> Client(Address address, ClientOptions options = {}) {
+inline Connection<> Client(Address address, ClientOptions options = {}) {
     detail::check_transport("Client", address, options.authkey);
     auto made = detail::log_in(address, options.timeout);
     made->limit(options.max_message);

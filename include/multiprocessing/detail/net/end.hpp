@@ -34,7 +34,6 @@
 #include <multiprocessing/detail/net/link.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
@@ -53,7 +52,6 @@ struct end_handle {
     std::uint64_t owner;     // the word that the receiver is to replace
 };
 
-template <compiled = compiled::when_used>
 class end;
 
 inline namespace abi_1 {
@@ -63,7 +61,6 @@ inline namespace abi_1 {
 /// Lent: an end that was put into a message and then let go of is kept here until its receiver has
 /// it (I2 of the link). Swept at each further use; at most 1,024 are kept, then the oldest is
 /// closed.
-template <compiled = compiled::when_used>
 class MP_EXPORT end_table {
 public:
     static end_table& get() {  // never destroyed: static objects of the host may be connections
@@ -71,9 +68,9 @@ public:
         return only;
     }
 
-    void add(end<>& one);
-    void remove(end<>& one) noexcept;
-    void keep(std::unique_ptr<end<>> lent);
+    void add(end& one);
+    void remove(end& one) noexcept;
+    void keep(std::unique_ptr<end> lent);
     void sweep() noexcept;
 
 private:
@@ -81,22 +78,21 @@ private:
     template <class F>
     static void for_each(F f);
 
-    end<>* first_ = nullptr;
-    std::list<std::unique_ptr<end<>>> lent_;
+    end* first_ = nullptr;
+    std::list<std::unique_ptr<end>> lent_;
 };
 
 }  // namespace abi_1
 
 /// Threads: one may send while another receives, and close() ends what they wait for.
-template <compiled>
 class end {
 public:
     /// The two ends of a new link, both owned by this process.
     /// \param type  fingerprint of what it carries; 0: anything
     static std::pair<std::unique_ptr<end>, std::unique_ptr<end>> make_pair(std::uint64_t type,
                                                                            bool duplex) {
-        end_table<>::get().sweep();
-        const auto made = link<>::create(type, duplex);
+        end_table::get().sweep();
+        const auto made = link::create(type, duplex);
         unique_fd bells[2], outs[2];
         for (unsigned e : {0u, 1u}) {
             pipe_ends pipe = make_pipe(O_NONBLOCK);
@@ -119,8 +115,7 @@ public:
 
     /// Takes an end that this process received.
     /// \param pid  who lent it
-    static std::unique_ptr<end> receive(std::shared_ptr<link<>> from, end_handle handle,
-                                        pid_t pid) {
+    static std::unique_ptr<end> receive(std::shared_ptr<link> from, end_handle handle, pid_t pid) {
         static constexpr const char* what = "receiving a Connection: ";
         if (handle.which > 1)
             throw SerializationError(std::string(what) + "the message is damaged");
@@ -164,12 +159,11 @@ public:
     /// \throws Error if they are not the descriptors of an end
     static std::unique_ptr<end> arrive(const region_handle& from, unique_fd file, unique_fd bell,
                                        unique_fd out, std::uint64_t owner) {
-        auto opened =
-            region_table::open<link<>>(from, region_kind::connection, "a Connection", [&] {
-                return region::adopt(
-                    std::move(file), from, region_kind::connection,
-                    "receiving a Connection from process " + std::to_string(from.pid) + ": ");
-            });
+        auto opened = region_table::open<link>(from, region_kind::connection, "a Connection", [&] {
+            return region::adopt(
+                std::move(file), from, region_kind::connection,
+                "receiving a Connection from process " + std::to_string(from.pid) + ": ");
+        });
         static constexpr unsigned which = 1;
         if (!is_pipe(bell, O_RDONLY, opened->shared().sides[which].bell) ||
             !is_pipe(out, O_RDWR, opened->shared().sides[which ^ 1].bell))
@@ -203,11 +197,11 @@ public:
                 if (handover::heir != 0)
                     last->give(handover::heir);
                 else if (last->lent_.load(std::memory_order_relaxed) > 0 && !last->other_closed())
-                    return end_table<>::get().keep(std::move(last));
+                    return end_table::get().keep(std::move(last));
             }
             last->close();
             last.reset();
-            end_table<>::get().sweep();
+            end_table::get().sweep();
         } catch (...) {  // no memory to keep it, or a lock that is out of order
             if (last) last->close();
         }
@@ -355,7 +349,7 @@ public:
     }
 
 private:
-    friend class abi_1::end_table<>;
+    friend class abi_1::end_table;
 
     static constexpr std::uint32_t closed_bit = std::uint32_t{1} << 31;
     static constexpr duration at_first = std::chrono::milliseconds(2);  // asleep in a futex
@@ -387,8 +381,7 @@ private:
         end& end_;
     };
 
-    end(std::shared_ptr<link<>> of, unsigned which, unique_fd bell, unique_fd out,
-        std::uint64_t mine)
+    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine)
         : link_(std::move(of)),
           which_(which),
           simplex_(link_->shared().simplex != 0),
@@ -396,7 +389,7 @@ private:
           bell_(std::move(bell)),
           out_(std::move(out)) {
         if (mine != 0) attach();
-        end_table<>::get().add(*this);
+        end_table::get().add(*this);
     }
 
     link_shared& shared() const noexcept { return link_->shared(); }
@@ -433,7 +426,7 @@ private:
     }
 
     void free_all() noexcept {
-        end_table<>::get().remove(*this);
+        end_table::get().remove(*this);
         if (!link_) return;
         detach();
         for (unique_fd* fd : {&bell_, &out_, &other_pidfd_, &epoll_, &wake_}) fd->reset();
@@ -714,7 +707,7 @@ private:
         return off_stdio(std::move(fd));
     }
 
-    std::shared_ptr<link<>> link_;  // null: freed
+    std::shared_ptr<link> link_;  // null: freed
     const unsigned which_;
     const bool simplex_;
     std::atomic<std::uint64_t> mine_;  // the owner's word, if it is ours; 0: it is not
@@ -740,24 +733,21 @@ private:
 
 inline namespace abi_1 {
 
-template <compiled When>
-end_table<When>::end_table() {
+inline end_table::end_table() {
     process_identity::get();  // its hooks run before these
     const int result = ::pthread_atfork(
-        nullptr, nullptr, [] { for_each([](end<>& one) { one.forked(handover::launching); }); });
+        nullptr, nullptr, [] { for_each([](end& one) { one.forked(handover::launching); }); });
     if (result != 0) throw_os_error(result, "pthread_atfork");
-    handover::get().settle.store([] { for_each([](end<>& one) { one.settle(); }); },
+    handover::get().settle.store([] { for_each([](end& one) { one.settle(); }); },
                                  std::memory_order_release);
 }
 
-template <compiled When>
 template <class F>
-void end_table<When>::for_each(F f) {
-    for (end<>* one = get().first_; one != nullptr; one = one->next_) f(*one);
+void end_table::for_each(F f) {
+    for (end* one = get().first_; one != nullptr; one = one->next_) f(*one);
 }
 
-template <compiled When>
-void end_table<When>::add(end<>& one) {
+inline void end_table::add(end& one) {
     const std::lock_guard lock(process_identity::get().tables);
     one.next_ = first_;
     if (first_) first_->previous_ = &one;
@@ -766,8 +756,7 @@ void end_table<When>::add(end<>& one) {
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-template <compiled When>
-void end_table<When>::remove(end<>& one) noexcept {
+inline void end_table::remove(end& one) noexcept {
     const std::lock_guard lock(process_identity::get().tables);
     if (!std::exchange(one.listed_, false)) return;
     if (one.next_) one.next_->previous_ = one.previous_;
@@ -775,18 +764,16 @@ void end_table<When>::remove(end<>& one) noexcept {
     handover::get().things.fetch_sub(1, std::memory_order_relaxed);
 }
 
-template <compiled When>
-void end_table<When>::keep(std::unique_ptr<end<>> lent) {
-    std::list<std::unique_ptr<end<>>> dropped, kept;  // both go after the lock
+inline void end_table::keep(std::unique_ptr<end> lent) {
+    std::list<std::unique_ptr<end>> dropped, kept;  // both go after the lock
     kept.push_back(std::move(lent));
     const std::lock_guard lock(process_identity::get().tables);
     lent_.splice(lent_.end(), kept);
     if (lent_.size() > 1024) dropped.splice(dropped.end(), lent_, lent_.begin());
 }
 
-template <compiled When>
-void end_table<When>::sweep() noexcept {
-    std::list<std::unique_ptr<end<>>> dropped;  // goes after the lock
+inline void end_table::sweep() noexcept {
+    std::list<std::unique_ptr<end>> dropped;  // goes after the lock
     const std::lock_guard lock(process_identity::get().tables);
     for (auto it = lent_.begin(); it != lent_.end();) {
         const auto here = it++;

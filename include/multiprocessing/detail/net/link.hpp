@@ -25,7 +25,6 @@
 #include <sys/resource.h>
 
 #include <multiprocessing/detail/platform/call.hpp>
-#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/ring/ring.hpp>
 #include <multiprocessing/detail/shm/header.hpp>
@@ -118,7 +117,6 @@ static_assert(std::is_standard_layout_v<link_shared> && sizeof(link_shared) <= 4
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 /// This process's side of the region.
-template <compiled = compiled::when_used>
 class link {
 public:
     /// What may lie unread before send() waits: more than 10,000 small messages.

@@ -34,7 +34,6 @@
 #include <multiprocessing/detail/net/login.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
@@ -44,7 +43,6 @@ namespace multiprocessing::detail {
 
 /// Any number of threads may accept at once; a forked process has the socket, too, and hears those
 /// who come to it.
-template <compiled = compiled::when_used>
 class listener {
 public:
     listener(Address at, const ListenerOptions& options)
@@ -68,7 +66,7 @@ public:
 
     /// Null if the deadline came.
     /// \throws ClosedError after close(), also in another thread; OsError
-    std::unique_ptr<end<>> accept(deadline until) {
+    std::unique_ptr<end> accept(deadline until) {
         for (;;) {
             std::shared_ptr<unique_fd> set;
             deadline next = until;
@@ -76,14 +74,13 @@ public:
                 const std::lock_guard lock(mutex_);
                 hear();
                 if (!ready_.empty()) {
-                    std::unique_ptr<end<>> one = std::move(ready_.front());
+                    std::unique_ptr<end> one = std::move(ready_.front());
                     ready_.pop_front();
                     if (ready_.empty()) drain(some_);
                     return one;
                 }
                 set = set_;
-                for (const newcomer<>& one : newcomers_)
-                    next = deadline::earlier(next, one.until());
+                for (const newcomer& one : newcomers_) next = deadline::earlier(next, one.until());
             }
             if (until.passed()) return nullptr;
             wait_readable(set->get(), next);
@@ -222,7 +219,7 @@ private:
             one = off_stdio(std::move(one));
             if (peer_of(one).user != ::geteuid()) continue;  // dropped
             newcomers_.emplace_back(std::move(one), deadline::after(login_timeout_));
-            newcomer<>& last = newcomers_.back();
+            newcomer& last = newcomers_.back();
             if (hear(last)) {
                 newcomers_.pop_back();
                 continue;
@@ -236,13 +233,13 @@ private:
         }
     }
     /// \return whether that one is done with
-    bool hear(newcomer<>& one) {
+    bool hear(newcomer& one) {
         switch (one.read()) {
-            case newcomer<>::progress::waits:
+            case newcomer::progress::waits:
                 return false;
-            case newcomer<>::progress::refused:
+            case newcomer::progress::refused:
                 return true;
-            case newcomer<>::progress::complete:
+            case newcomer::progress::complete:
                 break;
         }
         if (auto arrived = one.arrive(peer_of(one.socket()).pid)) {
@@ -252,7 +249,7 @@ private:
         }
         return true;
     }
-    void forget(std::list<newcomer<>>::iterator one) noexcept {
+    void forget(std::list<newcomer>::iterator one) noexcept {
         ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, one->fd(), nullptr);  // a child may have a copy
         newcomers_.erase(one);
     }
@@ -269,8 +266,8 @@ private:
     pid_t process_ = 0;
     std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers
     unique_fd some_;                  // readable while somebody is ready, or it is closed
-    std::list<newcomer<>> newcomers_;
-    std::deque<std::unique_ptr<end<>>> ready_;
+    std::list<newcomer> newcomers_;
+    std::deque<std::unique_ptr<end>> ready_;
 };
 
 }  // namespace multiprocessing::detail

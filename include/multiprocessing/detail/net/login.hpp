@@ -31,7 +31,6 @@
 #include <multiprocessing/detail/net/end.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -72,8 +71,7 @@ inline unique_fd unix_socket(int flags = 0) {
 
 /// The client's side.
 /// \throws OsError as connect() does; TimeoutError; AuthenticationError if another user listens
-template <compiled = compiled::when_used>
-std::unique_ptr<end<>> log_in(const Address& address, duration timeout) {
+inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
     const deadline until = deadline::after(timeout);
     const std::string what = "Client: connecting to \"" + address.to_string() + '"';
     if (address.empty()) throw Error("Client: an address is needed, as Listener::address() has it");
@@ -100,8 +98,8 @@ std::unique_ptr<end<>> log_in(const Address& address, duration timeout) {
                     ": the listener is in another PID namespace, where locks can't be "
                     "shared; run both in one");
 
-    auto [mine, theirs] = end<>::make_pair(0, true);
-    end<>::departure leaves(std::move(theirs));
+    auto [mine, theirs] = end::make_pair(0, true);
+    end::departure leaves(std::move(theirs));
     greeting hello{greeting::right_magic, greeting::right_version, sizeof(void*),
                    leaves.id(),           leaves.size(),           leaves.owner()};
     iovec bytes{&hello, sizeof hello};
@@ -123,7 +121,6 @@ std::unique_ptr<end<>> log_in(const Address& address, duration timeout) {
 }
 
 /// A client that the server has not heard out.
-template <compiled = compiled::when_used>
 class newcomer {
 public:
     newcomer(unique_fd socket, deadline until) : socket_(std::move(socket)), until_(until) {}
@@ -171,12 +168,12 @@ public:
     }
 
     /// After it is complete. Null if what it sent is no link.
-    std::unique_ptr<end<>> arrive(pid_t from) {
+    std::unique_ptr<end> arrive(pid_t from) {
         for (unique_fd& fd : files_) fd = off_stdio(std::move(fd));
         const region_handle handle{hello_.id, hello_.size, from, -1};
         try {
-            return end<>::arrive(handle, std::move(files_[0]), std::move(files_[1]),
-                                 std::move(files_[2]), hello_.owner);
+            return end::arrive(handle, std::move(files_[0]), std::move(files_[1]),
+                               std::move(files_[2]), hello_.owner);
         } catch (const OsError&) {
             throw;  // not the client's fault
         } catch (const Error&) {

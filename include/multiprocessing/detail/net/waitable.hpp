@@ -19,7 +19,6 @@
 
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
-#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 
 namespace multiprocessing {
@@ -59,11 +58,6 @@ concept can_be_waited_for = !std::is_volatile_v<W> && (waits_itself<W> || waits_
 
 }  // namespace detail
 
-class Waitable;
-template <detail::compiled = detail::compiled::when_used>
-std::vector<std::size_t> wait(std::span<const Waitable> things,
-                              std::optional<duration> timeout = {});
-
 /// Names a thing for wait(): a Connection, Queue, JoinableQueue, Listener, Process or AsyncResult,
 /// a descriptor, or any object with an `int fileno()`. A reference: the thing must outlive it.
 class Waitable {
@@ -79,7 +73,6 @@ public:
           is_ready_(&is_ready<std::remove_const_t<W>>) {}
 
 private:
-    template <detail::compiled>
     friend std::vector<std::size_t> wait(std::span<const Waitable>, std::optional<duration>);
 
     using descriptors = std::vector<pollfd>;
@@ -131,8 +124,8 @@ private:
 /// \return the indices of all that are ready, in order; none if the timeout ended first
 /// \throws OsError (EBADF) for a closed descriptor; what the fileno() or sentinel() of the things
 ///     throws
-template <detail::compiled>
-std::vector<std::size_t> wait(std::span<const Waitable> things, std::optional<duration> timeout) {
+inline std::vector<std::size_t> wait(std::span<const Waitable> things,
+                                     std::optional<duration> timeout = {}) {
     const auto until = timeout ? detail::deadline::after(*timeout) : detail::deadline::never();
     std::vector<std::size_t> ready;
     std::vector<pollfd> fds;
@@ -171,9 +164,8 @@ std::vector<std::size_t> wait(std::span<const Waitable> things, std::optional<du
         if (until.passed()) return ready;
     }
 }
-template <detail::compiled = detail::compiled::when_used>
-std::vector<std::size_t> wait(std::initializer_list<Waitable> things,
-                              std::optional<duration> timeout = {}) {
+inline std::vector<std::size_t> wait(std::initializer_list<Waitable> things,
+                                     std::optional<duration> timeout = {}) {
     return wait(std::span<const Waitable>(things.begin(), things.size()), timeout);
 }
 
