@@ -27,6 +27,7 @@
 
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/catch.hpp"
@@ -445,6 +446,29 @@ TEST_CASE("Pool: worker_pids never names a worker that was replaced", "[pool][cr
         } catch (const mp::WorkerCrashed&) {
         }
     }
+}
+
+TEST_CASE("Pool: workers are looked after while others are still being started", "[pool][crash]") {
+    // In the supervisor each fork waits until a worker has ended, if there is one.
+    static std::atomic<bool>& slow = test::shared_memory<std::atomic<bool>>();
+    static std::atomic<int>& begun = test::shared_memory<std::atomic<int>>();
+    static const pid_t parent = ::getpid();
+    ::pthread_atfork(
+        [] {
+            siginfo_t ended;
+            if (slow && ::getpid() != parent) ::waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT);
+        },
+        nullptr, nullptr);
+    slow = true;
+    mp::Pool pool(mp::PoolOptions{.processes = 8, .initializer = [] {
+                                      ++begun;
+                                      throw std::runtime_error("no licence");
+                                  }});
+    CHECK_THROWS_AS(pool.apply(square, 1), mp::PoolBroken);
+    pool.terminate();
+    pool.join();
+    CHECK(begun <= 2);
+    slow = false;
 }
 
 TEST_CASE("Pool: workers are replaced while threads of the parent hold locks", "[pool][crash]") {
