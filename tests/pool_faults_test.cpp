@@ -424,6 +424,30 @@ TEST_CASE("Pool: all workers may die at once, again and again", "[pool][crash]")
     }
 }
 
+TEST_CASE("Pool: worker_pids and stats name all workers of a pool that was just made", "[pool]") {
+    for (int round = 0; round < 10; ++round) {
+        mp::Pool pool(3);
+        std::vector<pid_t> pids = pool.worker_pids();
+        CHECK(std::set<pid_t>(pids.begin(), pids.end()).size() == 3);
+        for (const pid_t pid : pids) CHECK(::kill(pid, 0) == 0);
+        for (const auto& worker : pool.stats().workers) std::erase(pids, worker.pid);
+        CHECK(pids.empty());
+    }
+    mp::Pool ended(2);
+    for (const auto& worker : ended.stats().workers) CHECK(worker.pid > 0);
+    ended.close();
+    CHECK(ended.worker_pids().size() == 2);
+    ended.join();
+    CHECK(ended.worker_pids().empty());
+    mp::Pool killed(2);
+    killed.terminate();
+    CHECK(killed.worker_pids().empty());
+    CHECK(killed.stats().workers.size() == 2);
+    mp::Pool broken(mp::PoolOptions{.processes = 2, .initializer = [] { std::abort(); }});
+    CHECK_THROWS_AS(broken.apply(square, 1), mp::PoolBroken);
+    broken.worker_pids();  // comes back
+}
+
 TEST_CASE("Pool: worker_pids never names a worker that was replaced", "[pool][crash]") {
     mp::Pool pool(1);
     std::set<pid_t> before;
