@@ -27,6 +27,7 @@
 
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/catch.hpp"
@@ -423,6 +424,30 @@ TEST_CASE("Pool: all workers may die at once, again and again", "[pool][crash]")
     }
 }
 
+TEST_CASE("Pool: worker_pids and stats name all workers of a pool that was just made", "[pool]") {
+    for (int round = 0; round < 10; ++round) {
+        mp::Pool pool(3);
+        std::vector<pid_t> pids = pool.worker_pids();
+        CHECK(std::set<pid_t>(pids.begin(), pids.end()).size() == 3);
+        for (const pid_t pid : pids) CHECK(::kill(pid, 0) == 0);
+        for (const auto& worker : pool.stats().workers) std::erase(pids, worker.pid);
+        CHECK(pids.empty());
+    }
+    mp::Pool ended(2);
+    for (const auto& worker : ended.stats().workers) CHECK(worker.pid > 0);
+    ended.close();
+    CHECK(ended.worker_pids().size() == 2);
+    ended.join();
+    CHECK(ended.worker_pids().empty());
+    mp::Pool killed(2);
+    killed.terminate();
+    CHECK(killed.worker_pids().empty());
+    CHECK(killed.stats().workers.size() == 2);
+    mp::Pool broken(mp::PoolOptions{.processes = 2, .initializer = [] { std::abort(); }});
+    CHECK_THROWS_AS(broken.apply(square, 1), mp::PoolBroken);
+    broken.worker_pids();  // comes back
+}
+
 TEST_CASE("Pool: worker_pids never names a worker that was replaced", "[pool][crash]") {
     mp::Pool pool(1);
     std::set<pid_t> before;
@@ -445,6 +470,29 @@ TEST_CASE("Pool: worker_pids never names a worker that was replaced", "[pool][cr
         } catch (const mp::WorkerCrashed&) {
         }
     }
+}
+
+TEST_CASE("Pool: workers are looked after while others are still being started", "[pool][crash]") {
+    // In the supervisor each fork waits until a worker has ended, if there is one.
+    static std::atomic<bool>& slow = test::shared_memory<std::atomic<bool>>();
+    static std::atomic<int>& begun = test::shared_memory<std::atomic<int>>();
+    static const pid_t parent = ::getpid();
+    ::pthread_atfork(
+        [] {
+            siginfo_t ended;
+            if (slow && ::getpid() != parent) ::waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT);
+        },
+        nullptr, nullptr);
+    slow = true;
+    mp::Pool pool(mp::PoolOptions{.processes = 8, .initializer = [] {
+                                      ++begun;
+                                      throw std::runtime_error("no licence");
+                                  }});
+    CHECK_THROWS_AS(pool.apply(square, 1), mp::PoolBroken);
+    pool.terminate();
+    pool.join();
+    CHECK(begun <= 2);
+    slow = false;
 }
 
 TEST_CASE("Pool: workers are replaced while threads of the parent hold locks", "[pool][crash]") {

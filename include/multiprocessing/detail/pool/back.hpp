@@ -93,6 +93,9 @@ public:
     /// The workers are killed.
     virtual void terminate() = 0;
 
+    /// The workers need not wait for the first task. Blocks, for a bounded time, until each has
+    /// begun once. Any thread. \return false if they have ended, or will never begin
+    virtual bool start_workers() { return true; }
     virtual std::vector<worker_facts> facts() const = 0;
 };
 

@@ -282,8 +282,17 @@ public:
         return joined_;
     }
 
+    std::vector<pid_t> worker_pids() const {
+        require_here();
+        std::vector<pid_t> pids;
+        if (!back_->start_workers()) return pids;
+        for (const worker_facts& one : back_->facts())
+            if (one.pid > 0) pids.push_back(one.pid);
+        return pids;
+    }
     PoolStats stats() const {
         require_here();
+        back_->start_workers();
         PoolStats all{};
         {
             const std::lock_guard lock(mutex_);

@@ -5,6 +5,7 @@
 /// The back of mp::Pool: worker processes of this machine.
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -22,6 +23,7 @@
 
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/pool/ring_back.hpp>
 #include <multiprocessing/detail/pool/supervisor.hpp>
 #include <multiprocessing/process.hpp>
@@ -41,8 +43,8 @@ struct process_back_options {
 template <compiled When = compiled::when_used>
 class process_back final : public ring_back<When> {
     using base = ring_back<When>;
-    using base::board_, base::drain, base::init_error_, base::init_failure, base::results_,
-        base::send_stops, base::slept_in_vain_, base::tasks_;
+    using base::all_began, base::board_, base::drain, base::init_error_, base::init_failure,
+        base::results_, base::send_stops, base::slept_in_vain_, base::tasks_;
 
 public:
     explicit process_back(process_back_options options)
@@ -83,10 +85,20 @@ public:
     }
 
     void send(const task_header& task, pieces bytes) override {
-        if (!started_.load(std::memory_order_relaxed) &&  // to order it twice does no harm
-            !started_.exchange(true, std::memory_order_relaxed))
-            order({supervisor_order::start, 0, 0, 0, 0});
+        order_start();
         base::send(task, bytes);
+    }
+
+    bool start_workers() override {
+        order_start();
+        const deadline until = deadline::after(start_patience);
+        for (;;) {
+            const bool there = all_began() || until.passed();
+            const deadline look =
+                there ? deadline::at_once() : deadline::earlier(until, deadline::after(next_look));
+            if (over_ || wait_readable(supervisor_->sentinel(), look)) return false;
+            if (there) return true;
+        }
     }
 
     bool arrest(task_id task) override {
@@ -137,6 +149,15 @@ public:
     }
 
 private:
+    // A worker of a large program takes tens of milliseconds.
+    static constexpr duration start_patience = std::chrono::seconds(30);
+    static constexpr duration next_look = std::chrono::milliseconds(1);
+
+    void order_start() {
+        if (!started_.load(std::memory_order_relaxed) &&  // to order it twice does no harm
+            !started_.exchange(true, std::memory_order_relaxed))
+            order({supervisor_order::start, 0, 0, 0, 0});
+    }
     void order(const supervisor_order& what) {
         const std::lock_guard lock(ordering_);
         if (!orders_) return;

@@ -178,6 +178,16 @@ public:
     }
 
 protected:
+    /// Each worker has run, whether or not it still does.
+    bool all_began() const {
+        const std::lock_guard lock(about_);
+        for (std::uint32_t w = 0; w < facts_.size(); ++w)
+            if (facts_[w].incarnation == 0 &&
+                board_.slot(w, 1).pid.load(std::memory_order_relaxed) == 0)
+                return false;
+        return true;
+    }
+
     /// All that is in a worker's ring.
     void drain(std::uint32_t w, pool_events& to) {
         batch_header header{};
