@@ -258,6 +258,31 @@ TEST_CASE("Listener: a greeting with the wrong descriptors is refused", "[listen
     ::close(right);
 }
 
+TEST_CASE("Listener: clients that keep connecting delay nobody for ever", "[listener][process]") {
+    mp::Listener listener({}, {.backlog = 4000});
+    auto client = mp::Client(listener.address());
+    std::vector<test::child> flood;
+    for (int i = 0; i < 8; ++i)
+        flood.emplace_back([&]() -> int {
+            for (;;) ::close(connect_to(listener.address()));
+        });
+    std::atomic<int> done{0};
+    std::thread accepts([&] {
+        try {
+            auto server = listener.accept(test::patience);
+            server.send(1);
+            done = 1;
+            listener.accept(50ms);
+        } catch (const mp::TimeoutError&) {
+            done = done + 1;
+        }
+    });
+    CHECK(test::eventually([&] { return done == 2; }));
+    CHECK(client.poll(0s));
+    for (auto& one : flood) one.kill();
+    accepts.join();
+}
+
 TEST_CASE("Listener: what a client sends that can't be mapped is its own failure", "[listener]") {
     const test::no_leaks guard;
     mp::Listener listener;
@@ -312,6 +337,120 @@ TEST_CASE("Listener: a client with pipes that block does not block its server", 
     ::close(bell);
     ::close(fd);
     mp::detail::end::let_go(std::move(mine));
+}
+
+TEST_CASE("Listener: a forked child's close changes nothing for its parent",
+          "[listener][process]") {
+    directory place;
+    const std::string path = place.path + "/s";
+    mp::Listener listener(path);
+    test::child closes([&] {
+        listener.close();
+        return 0;
+    });
+    CHECK(closes.exit_status() == std::optional<int>(0));
+    CHECK(exists(path));
+    pollfd one{listener.fileno(), POLLIN, 0};
+    CHECK(::poll(&one, 1, 0) == 0);
+    auto client = mp::Client(path);
+    client.send(1);
+    CHECK(listener.accept(test::patience).recv<int>() == 1);
+    CHECK(::poll(&one, 1, 0) == 0);
+}
+
+TEST_CASE("Listener: forked children accept, while threads of the parent do",
+          "[listener][process][threads]") {
+    mp::Listener listener;
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 2; ++i)
+        threads.emplace_back([&] {
+            while (!stop) try {
+                    listener.accept(0s);
+                } catch (const mp::TimeoutError&) {
+                }
+        });
+    std::thread connects([&] {
+        while (!stop) auto one = mp::Client(listener.address());
+    });
+    for (int i = 0; i < 50; ++i) {
+        test::child accepts([&] {
+            try {
+                listener.accept(0s);
+            } catch (const mp::TimeoutError&) {
+            }
+            listener.fileno();
+            return 0;
+        });
+        REQUIRE(accepts.exit_status() == std::optional<int>(0));
+    }
+    stop = true;
+    connects.join();
+    for (auto& one : threads) one.join();
+}
+
+TEST_CASE("Listener: close ends it in forked children, and for those who were not accepted",
+          "[listener][process]") {
+    const bool accepting = GENERATE(false, true);
+    mp::Listener listener;
+    auto& started = test::shared_memory<std::atomic<int>>();
+    const auto end_of_it = [&] {
+        started = 1;
+        if (!accepting) ::pause();
+        try {
+            for (;;) listener.accept();
+        } catch (const mp::ClosedError&) {
+            return 0;
+        }
+    };
+    test::child child(end_of_it);
+    REQUIRE(test::eventually([&] { return started == 1; }));
+    if (accepting) {
+        CHECK(child.wait_asleep());
+        listener.close();
+        CHECK(child.exit_status() == std::optional<int>(0));
+    } else {
+        auto client = mp::Client(listener.address());
+        const mp::Address address = listener.address();
+        listener.close();
+        REQUIRE(client.poll(test::patience));
+        CHECK_THROWS_AS(client.recv<int>(), mp::EndOfFile);
+        try {
+            mp::Client(address).poll();
+            FAIL("connected");
+        } catch (const mp::OsError& e) {
+            CHECK(e.code() == std::errc::connection_refused);
+        }
+    }
+}
+
+TEST_CASE("Listener: a client is dropped though a forked child was there", "[listener][process]") {
+    mp::Listener listener({}, {.login_timeout = 20ms});
+    const int silent = connect_to(listener.address());
+    CHECK_THROWS_AS(listener.accept(0s), mp::TimeoutError);
+    test::child child([] { return ::pause(); });
+    CHECK_THROWS_AS(listener.accept(50ms), mp::TimeoutError);
+    CHECK(dropped(silent));
+    ::close(silent);
+}
+
+TEST_CASE("Listener: moved into a Process it is the child's", "[listener][process]") {
+    directory place;
+    const std::string path = place.path + "/s";
+    {
+        mp::Listener listener(path);
+        mp::Process child([mine = std::move(listener)]() mutable {
+            mine.accept().send(1);
+            mine.close();
+            ::pause();
+        });
+        child.start();
+        CHECK(mp::Client(path).recv<int>() == 1);
+        CHECK(test::eventually([&] { return !exists(path); }));
+        CHECK_THROWS_AS(mp::Client(path), mp::OsError);
+        child.kill();
+        child.join();
+    }
 }
 
 TEST_CASE("Listener: what has no transport here says which there are", "[listener]") {
