@@ -117,7 +117,7 @@ public:
     void save(Archive& archive) const {
         const auto [where, which] = open().lend();
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
-                which.out, which.owner);
+                which.out, which.owner, which.most);
     }
 
 protected:
@@ -158,7 +158,7 @@ protected:
         region_handle where{};
         end_handle which{};
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
-                which.out, which.owner);
+                which.out, which.owner, which.most);
         auto link =
             region_table::open<detail::link>(where, region_kind::connection, "a Connection");
         if (const std::uint64_t carries = link->memory().header().type; carries != type)

@@ -50,13 +50,35 @@ struct end_handle {
     std::uint32_t which;
     std::int32_t bell, out;  // descriptors of the process in the region's handle
     std::uint64_t owner;     // the word that the receiver is to replace
+    std::uint64_t most;      // bytes of a message
 };
+
+/// When this process started, as start_time(); looked up once. An owner without it would be taken
+/// for dead.
+/// \throws OsError if it can't be found out: no descriptor is left, or there is no /proc
+inline std::uint64_t own_start_time() {
+    static std::atomic<std::uint64_t> known{0}, known_in{0};
+    const std::uint64_t now = process_identity::get().generation.load(std::memory_order_relaxed);
+    if (known_in.load(std::memory_order_acquire) == now)  // (A)
+        return known.load(std::memory_order_relaxed);
+    errno = 0;
+    const std::uint64_t found = start_time(this_pid());
+    if (found == 0)
+        throw_os_error(errno != 0 ? errno : ENOENT,
+                       "taking an end of a connection: reading /proc/<pid>/stat");
+    known.store(found, std::memory_order_relaxed);
+    known_in.store(now, std::memory_order_release);  // (A); any thread finds the same
+    return found;
+}
 
 class end;
 
 inline namespace abi_1 {
 
 /// The ends of this process. Guarded by process_identity::tables, so a forked child has it whole.
+///
+/// So are the pipes: they are opened and closed under that lock, since the fork hook closes those
+/// of the ends that are in the table, and no others (I3 of the link).
 ///
 /// Lent: an end that was put into a message and then let go of is kept here until its receiver has
 /// it (I2 of the link). Swept at each further use; at most 1,024 are kept, then the oldest is
@@ -68,8 +90,11 @@ public:
         return only;
     }
 
-    void add(end& one);
-    void remove(end& one) noexcept;
+    using guard = std::lock_guard<std::mutex>;
+    static std::mutex& mutex() noexcept { return process_identity::get().tables; }
+
+    void add(end& one, const guard&);
+    void remove(end& one, const guard&) noexcept;
     void keep(std::unique_ptr<end> lent);
     void sweep() noexcept;
 
@@ -93,6 +118,8 @@ public:
                                                                            bool duplex) {
         end_table::get().sweep();
         const auto made = link::create(type, duplex);
+        std::unique_ptr<end> ends[2];
+        const end_table::guard lock(end_table::mutex());
         unique_fd bells[2], outs[2];
         for (unsigned e : {0u, 1u}) {
             pipe_ends pipe = make_pipe(O_NONBLOCK);
@@ -104,11 +131,10 @@ public:
             if (!outs[e ^ 1]) throw_os_error(errno, "a connection needs /proc: opening a pipe");
             bells[e] = std::move(pipe.reader);
         }
-        std::unique_ptr<end> ends[2];
         const std::uint64_t word = owner_word::first(this_pid());
         for (unsigned e : {0u, 1u}) {
             made->owner(e).store(word, std::memory_order_relaxed);  // nobody else sees it yet
-            ends[e].reset(new end(made, e, std::move(bells[e]), std::move(outs[e]), word));
+            ends[e].reset(new end(made, e, std::move(bells[e]), std::move(outs[e]), word, lock));
         }
         return {std::move(ends[0]), std::move(ends[1])};
     }
@@ -121,17 +147,26 @@ public:
             throw SerializationError(std::string(what) + "the message is damaged");
         const std::string fds = "/proc/" + std::to_string(pid) + "/fd/";
         const unsigned e = handle.which;
-        unique_fd bell =
-            open_pipe(fds + std::to_string(handle.bell), O_RDONLY, from->shared().sides[e].bell);
-        unique_fd out =
-            open_pipe(fds + std::to_string(handle.out), O_RDWR, from->shared().sides[e ^ 1].bell);
-        if (!bell || !out) {
-            if (errno == EMFILE || errno == ENFILE) throw_os_error(errno, what + fds);
-            throw Error(std::string(what) + "it was closed, or its sender, process " +
-                        std::to_string(pid) + ", has ended; keep the sender until it was received");
+        const std::uint64_t started = own_start_time();
+        std::unique_ptr<end> made;
+        {
+            const end_table::guard lock(end_table::mutex());
+            unique_fd bell = open_pipe(fds + std::to_string(handle.bell), O_RDONLY,
+                                       from->shared().sides[e].bell);
+            unique_fd out;
+            if (bell)
+                out = open_pipe(fds + std::to_string(handle.out), O_RDWR,
+                                from->shared().sides[e ^ 1].bell);
+            if (!out) {
+                if (errno == EMFILE || errno == ENFILE) throw_os_error(errno, what + fds);
+                throw Error(std::string(what) + "it was closed, or its sender, process " +
+                            std::to_string(pid) +
+                            ", has ended; keep the sender until it was received");
+            }
+            made.reset(new end(from, e, std::move(bell), std::move(out), 0, lock));
         }
-        std::unique_ptr<end> made(new end(std::move(from), e, std::move(bell), std::move(out), 0));
-        made->become_owner(handle.owner);
+        made->limit(static_cast<std::size_t>(handle.most));
+        made->become_owner(handle.owner, started);
         return made;
     }
 
@@ -168,8 +203,11 @@ public:
         if (!is_pipe(bell, O_RDONLY, opened->shared().sides[which].bell) ||
             !is_pipe(out, O_RDWR, opened->shared().sides[which ^ 1].bell))
             throw Error("the descriptors of a Connection are not its own");
-        std::unique_ptr<end> made(
-            new end(std::move(opened), which, std::move(bell), std::move(out), 0));
+        std::unique_ptr<end> made;
+        {
+            const end_table::guard lock(end_table::mutex());
+            made.reset(new end(opened, which, std::move(bell), std::move(out), 0, lock));
+        }
         // Nobody else has the pipe, so the end is given, not taken.
         const std::uint64_t next = owner_word::given(owner, this_pid(), 0);
         if ((owner & (owner_word::taken | owner_word::closed)) != 0 ||
@@ -249,8 +287,7 @@ public:
         if (in().get(deadline::at_once(), visit) || in().get(deadline::after(at_first), visit)) {
             // relaxed: a guess of when the other end was last seen alive
             looked_.store(ticks(), std::memory_order_relaxed);
-            watch_other();
-            return;
+            return watch_other_with_message();
         }
         for (;;) {
             if (other_closed()) {  // (A) what it put before is here now
@@ -261,7 +298,7 @@ public:
             }
             require_open();
             sleep(deadline::never());
-            if (in().get(deadline::at_once(), visit)) return watch_other();
+            if (in().get(deadline::at_once(), visit)) return watch_other_with_message();
         }
     }
 
@@ -327,7 +364,8 @@ public:
                 static_cast<end*>(lent)->lent_.fetch_sub(1, std::memory_order_relaxed);
             },
             this);
-        return {where, {which_, bell_.get(), out_.get(), mine_.load(std::memory_order_relaxed)}};
+        return {where,
+                {which_, bell_.get(), out_.get(), mine_.load(std::memory_order_relaxed), most_}};
     }
 
     // --- for wait()
@@ -381,7 +419,8 @@ private:
         end& end_;
     };
 
-    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine)
+    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine,
+        const end_table::guard& lock)
         : link_(std::move(of)),
           which_(which),
           simplex_(link_->shared().simplex != 0),
@@ -389,7 +428,7 @@ private:
           bell_(std::move(bell)),
           out_(std::move(out)) {
         if (mine != 0) attach();
-        end_table::get().add(*this);
+        end_table::get().add(*this, lock);
     }
 
     link_shared& shared() const noexcept { return link_->shared(); }
@@ -426,10 +465,13 @@ private:
     }
 
     void free_all() noexcept {
-        end_table::get().remove(*this);
-        if (!link_) return;
-        detach();
-        for (unique_fd* fd : {&bell_, &out_, &other_pidfd_, &epoll_, &wake_}) fd->reset();
+        {
+            const end_table::guard lock(end_table::mutex());
+            end_table::get().remove(*this, lock);
+            if (!link_) return;
+            detach();
+            for (unique_fd* fd : {&bell_, &out_, &other_pidfd_, &epoll_, &wake_}) fd->reset();
+        }
         link_.reset();
     }
 
@@ -454,13 +496,19 @@ private:
         const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
         if (mine != 0 && now == mine) return;  // another thread took it
         if (mine != 0 || now != inherited_) {
+            const end_table::guard tables(end_table::mutex());
             out_.reset();  // I3 of the link: sooner is better
             throw_taken(now);
         }
         const pid_t from = owner_word::pid(now);
-        out_ = open_pipe("/proc/" + std::to_string(from) + "/fd/" + std::to_string(out_number_),
-                         O_RDWR, shared().sides[which_ ^ 1].bell);
-        if (!out_) {
+        const std::uint64_t started = own_start_time();
+        const bool opened = [&] {
+            const end_table::guard tables(end_table::mutex());
+            out_ = open_pipe("/proc/" + std::to_string(from) + "/fd/" + std::to_string(out_number_),
+                             O_RDWR, shared().sides[which_ ^ 1].bell);
+            return bool(out_);
+        }();
+        if (!opened) {
             const int error = errno;
             if (error == EMFILE || error == ENFILE)
                 throw_os_error(error, "taking over an inherited connection");
@@ -469,7 +517,13 @@ private:
                               ", which has ended or let go of it (or its /proc is closed to this "
                               "process): move it into the Process that is to have it");
         }
-        become_owner(now);
+        try {
+            become_owner(now, started);
+        } catch (...) {
+            const end_table::guard tables(end_table::mutex());
+            out_.reset();
+            throw;
+        }
     }
 
     [[noreturn]] static void throw_taken(std::uint64_t now) {
@@ -481,8 +535,8 @@ private:
     }
 
     /// I5 of the link. \param from  the word to replace
-    void become_owner(std::uint64_t from) {
-        const std::uint64_t next = owner_word::took(from, this_pid(), start_time(this_pid()));
+    void become_owner(std::uint64_t from, std::uint64_t started) {
+        const std::uint64_t next = owner_word::took(from, this_pid(), started);
         std::uint64_t now = from;
         attach();
         const bool done = (from & owner_word::closed) == 0 && out().ring_line_and([&] {
@@ -537,6 +591,7 @@ private:
         if (epoll_) in().line().polled.store(false, std::memory_order_relaxed);
         epoll_.reset();
         wake_.reset();
+        owes_look_ = false;
         if (!keeps_pipe) drop_pipe();
     }
     /// In a child of this library: K3, K4 of the link.
@@ -591,9 +646,19 @@ private:
     bool owner_died(std::uint64_t word) {
         const std::lock_guard lock(slow_);
         if (watched_.load(std::memory_order_relaxed) != word) {
-            unique_fd pidfd = open_pidfd(owner_word::pid(word));
+            const pid_t pid = owner_word::pid(word);
+            unique_fd pidfd = open_pidfd(pid);
             // Opened first: what is compared then is what the descriptor names.
-            if (pidfd && !owner_word::is_of(word, start_time(owner_word::pid(word)))) pidfd.reset();
+            if (pidfd && !wait_readable(pidfd.get(), deadline::at_once())) {
+                errno = 0;
+                const std::uint64_t started = start_time(pid);
+                const int error = errno != 0 ? errno : ENOENT;
+                if (started == 0 && !wait_readable(pidfd.get(), deadline::at_once()))
+                    throw_os_error(error, "finding out whether process " + std::to_string(pid) +
+                                              ", which has the other end of this connection, "
+                                              "lives: reading /proc/<pid>/stat");
+                if (started != 0 && !owner_word::is_of(word, started)) pidfd.reset();
+            }
             if (epoll_) {
                 if (other_pidfd_)  // a child may have a copy, so to close it is not enough
                     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, other_pidfd_.get(), nullptr);
@@ -602,6 +667,8 @@ private:
             other_pidfd_.reset();
             other_pidfd_ = std::move(pidfd);
             watched_.store(word, std::memory_order_relaxed);  // under the lock, but for a look
+            if (std::exchange(owes_look_, false) && epoll_ && !other_closed())
+                ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, out_.get(), nullptr);
         }
         return !other_pidfd_ || wait_readable(other_pidfd_.get(), deadline::at_once());
     }
@@ -628,6 +695,20 @@ private:
         if ((now & owner_word::closed) != 0 ||
             ((now & owner_word::taken) != 0 && watched_.load(std::memory_order_relaxed) != now))
             other_gone();
+    }
+
+    /// As watch_other(), with a message in hand that an error would lose. Without descriptors to
+    /// look, the one that is polled stays readable, so that the next call looks again.
+    void watch_other_with_message() noexcept {
+        try {
+            watch_other();
+        } catch (...) {
+            {
+                const std::lock_guard lock(slow_);
+                owes_look_ = true;
+            }
+            stay_readable();
+        }
     }
 
     /// Before a send: whether the other end lives is asked now and then, and always if it was not
@@ -724,6 +805,7 @@ private:
     unique_fd epoll_;  // what fileno() gave
     unique_fd wake_;   // of those who sleep here while others might close it
     unique_fd other_pidfd_;
+    bool owes_look_ = false;  // the set is readable only so that somebody comes and looks
     std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
 
     // tables
@@ -735,8 +817,10 @@ inline namespace abi_1 {
 
 inline end_table::end_table() {
     process_identity::get();  // its hooks run before these
-    const int result = ::pthread_atfork(
-        nullptr, nullptr, [] { for_each([](end& one) { one.forked(handover::launching); }); });
+    const int result = ::pthread_atfork(nullptr, nullptr, [] {
+        handover::heir = 0;  // of what its parent was dropping just then
+        for_each([](end& one) { one.forked(handover::launching); });
+    });
     if (result != 0) throw_os_error(result, "pthread_atfork");
     handover::get().settle.store([] { for_each([](end& one) { one.settle(); }); },
                                  std::memory_order_release);
@@ -747,8 +831,7 @@ void end_table::for_each(F f) {
     for (end* one = get().first_; one != nullptr; one = one->next_) f(*one);
 }
 
-inline void end_table::add(end& one) {
-    const std::lock_guard lock(process_identity::get().tables);
+inline void end_table::add(end& one, const guard&) {
     one.next_ = first_;
     if (first_) first_->previous_ = &one;
     first_ = &one;
@@ -756,8 +839,7 @@ inline void end_table::add(end& one) {
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-inline void end_table::remove(end& one) noexcept {
-    const std::lock_guard lock(process_identity::get().tables);
+inline void end_table::remove(end& one, const guard&) noexcept {
     if (!std::exchange(one.listed_, false)) return;
     if (one.next_) one.next_->previous_ = one.previous_;
     (one.previous_ ? one.previous_->next_ : first_) = one.next_;

@@ -38,7 +38,7 @@ namespace multiprocessing::detail {
 ///     63      closed, for ever: by its owner, or by the other end that found its owner dead
 ///     62      taken: an owner got it by its own doing, so a former one may have its pipe open
 ///     46..61  how often it changed hands
-///     22..45  when the owner started, modulo 2^24 ticks; only if taken
+///     22..45  when the owner started, modulo 2^24 ticks, 1 for 0; only if taken. 0: not known
 ///      0..21  pid
 struct owner_word {
     static constexpr std::uint64_t closed = std::uint64_t{1} << 63;
@@ -60,8 +60,10 @@ struct owner_word {
     static constexpr pid_t pid(std::uint64_t word) noexcept {
         return static_cast<pid_t>(word & 0x3fffff);  // the kernel's most is 2^22
     }
+    /// \param started  not 0, which would say nothing
     static constexpr bool is_of(std::uint64_t word, std::uint64_t started) noexcept {
-        return (word >> 22 & 0xffffff) == started_bits(started);
+        const std::uint64_t known = word >> 22 & 0xffffff;
+        return known == 0 || known == started_bits(started);
     }
 
 private:
@@ -69,7 +71,8 @@ private:
         return (((word >> 46) + 1) & 0xffff) << 46;
     }
     static constexpr std::uint64_t started_bits(std::uint64_t started) noexcept {
-        return started & 0xffffff;
+        const std::uint64_t bits = started & 0xffffff;
+        return started != 0 && bits == 0 ? 1 : bits;
     }
 };
 
