@@ -99,8 +99,27 @@ long count_calls(F f) {
     return stops / 2;
 }
 
+/// Makes a pipe while it is decoded, which looks after the ends that were sent.
+struct decoded_slowly {
+    mp::Connection<int> end;
+    template <class Archive>
+    void save(Archive& archive) const {
+        archive(end);
+    }
+    template <class Archive>
+    void load(Archive& archive) {
+        for (int i = 0; i < 3; ++i) mp::Pipe<int>{};
+        archive(end);
+    }
+};
+
 [[noreturn]] void sleep_for_ever() {
     for (;;) ::pause();
+}
+
+template <class T>
+void sleep_for_ever_with(T) {
+    sleep_for_ever();
 }
 
 /// Pipes that this process can write into. Makes system calls only.
@@ -608,8 +627,8 @@ TEST_CASE("Connection: an end goes through a process back to where it came from"
     auto [c, d] = mp::Pipe<int>();
     a.send(std::exchange(d, {}));
     CHECK_THROWS_WITH(b.recv<mp::Connection<std::string>>(), Catch::Contains("Connection<int>"));
-    // That one is lost: it belongs to its sender, which has let go of it, until that ends.
-    CHECK_FALSE(c.poll());
+    // That one is lost: its sender has let go of it, and nobody can receive it any more.
+    CHECK_THROWS_AS(c.recv(), mp::EndOfFile);
     auto [e, f] = mp::Pipe<int>();
     a.send(f);
     auto received = b.recv<mp::Connection<int>>();
@@ -1037,4 +1056,120 @@ TEST_CASE("Connection: an accepted one that is sent on still refuses what is too
     CHECK_THROWS_WITH(server.recv_bytes(), Catch::Contains("max_message"));
     CHECK_THROWS_WITH(server.send_bytes(std::vector<std::byte>(101)),
                       Catch::Contains("max_message"));
+}
+
+TEST_CASE(
+    "Connection: an end that was sent and let go of stays until it is received, though its "
+    "other one was closed",
+    "[connection]") {
+    const test::no_leaks guard;
+    const bool closed_first = GENERATE(false, true);
+    auto [carrier, from] = mp::Pipe<mp::Connection<int>>();
+    {
+        auto [a, b] = mp::Pipe<int>();
+        a.send(5);
+        carrier.send(b);
+        if (closed_first) a.close();
+        b = {};
+    }
+    { mp::Pipe<int> looks; }
+    carrier.close();
+    auto received = from.recv();
+    CHECK(received.recv() == 5);
+    CHECK_THROWS_AS(received.recv(), mp::EndOfFile);
+}
+
+TEST_CASE("Connection: an end in a message that nobody can receive any more is closed",
+          "[connection][process]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<int>();
+    auto [carrier, from] = mp::Pipe<>();
+    SECTION("the receiver is killed") {
+        mp::Process child(
+            [](mp::Connection<> c) {
+                c.send(1);
+                sleep_for_ever();
+            },
+            std::move(from));
+        child.start();
+        CHECK(carrier.recv<int>() == 1);
+        carrier.send(std::exchange(b, {}));
+        CHECK_FALSE(a.poll(1ms));
+        std::thread killer([&] {
+            test::pause_briefly(5ms);  // a sleeps by now; the result is the same if not
+            child.kill();
+        });
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+        killer.join();
+        child.join();
+    }
+    SECTION("the receiver is killed, and what carried it was closed before") {
+        mp::Process child(sleep_for_ever_with<mp::Connection<>>, std::move(from));
+        child.start();
+        carrier.send(std::exchange(b, {}));
+        carrier.close();
+        CHECK_FALSE(a.poll(1ms));
+        child.kill();
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+        child.join();
+    }
+    SECTION("the receiver closes its end") {
+        carrier.send(std::exchange(b, {}));
+        from.close();
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("both ends of what carried it are closed") {
+        carrier.send(std::exchange(b, {}));
+        carrier.close();
+        CHECK_FALSE(a.poll());
+        from.close();
+        CHECK(a.poll());
+    }
+    SECTION("it is received as something else") {
+        carrier.send(std::exchange(b, {}));
+        CHECK_THROWS_AS(from.recv<int>(), mp::SerializationError);
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("it is received as bytes") {
+        carrier.send(std::exchange(b, {}));
+        static_cast<void>(from.recv_bytes());
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("it travels in an end that is lost itself") {
+        auto [inner, into] = mp::Pipe<mp::Connection<int>>();
+        inner.send(std::exchange(b, {}));
+        carrier.send(std::exchange(into, {}));
+        from.close();
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+}
+
+TEST_CASE("Connection: an end stays its sender's while its message is decoded", "[connection]") {
+    auto [carrier, from] = mp::Pipe<decoded_slowly>();
+    auto [a, b] = mp::Pipe<int>();
+    carrier.send({std::exchange(b, {})});
+    decoded_slowly received = from.recv();
+    received.end.send(1);
+    CHECK(a.recv() == 1);
+}
+
+TEST_CASE("Connection: ends sent and not received leave descriptors for others", "[connection]") {
+    test::child limited([] {
+        static_cast<void>(mp::current_process());
+        const rlimit few{512, 512};
+        ::setrlimit(RLIMIT_NOFILE, &few);
+        { mp::Pipe<int> first; }
+        const std::size_t before = test::open_descriptors().size();
+        {
+            auto [carrier, from] = mp::Pipe<mp::Connection<int>>();
+            for (int i = 0; i < 1000; ++i) {
+                auto [a, b] = mp::Pipe<int>();
+                carrier.send(a);
+                carrier.send(b);
+            }
+        }
+        { mp::Pipe<int> looks; }
+        return test::open_descriptors().size() == before ? 0 : 1;
+    });
+    CHECK(limited.exit_status() == 0);
 }

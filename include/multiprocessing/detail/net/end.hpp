@@ -27,6 +27,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/single_threaded.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -81,7 +82,9 @@ inline namespace abi_1 {
 /// of the ends that are in the table, and no others (I3 of the link).
 ///
 /// Lent: an end that was put into a message and then let go of is kept here until its receiver has
-/// it (I2 of the link). Swept at each further use; at most 1,024 are kept, then the oldest is
+/// it (I2 of the link), or can't get it any more (I6; not known of what went through a queue or a
+/// pool). Swept at each further use, and every look_again by those who sleep. At most 1,024 are
+/// kept, and at most a quarter as many as this process may have descriptors: then the oldest is
 /// closed.
 class MP_EXPORT end_table {
 public:
@@ -96,18 +99,92 @@ public:
     void add(end& one, const guard&);
     void remove(end& one, const guard&) noexcept;
     void keep(std::unique_ptr<end> lent);
-    void sweep() noexcept;
+    /// \return whether some are still kept
+    bool sweep() noexcept;
 
 private:
     end_table();
     template <class F>
     static void for_each(F f);
+    using ends = std::list<std::unique_ptr<end>>;
+    static void close(ends& undelivered) noexcept;
 
     end* first_ = nullptr;
-    std::list<std::unique_ptr<end>> lent_;
+    ends lent_;
+    std::atomic<std::size_t> kept_{0};  // its size, for a look without the lock
 };
 
 }  // namespace abi_1
+
+/// Who gets what was sent through a connection, watched by its sender while ends lie in it, though
+/// the sender may have closed its own end of it.
+struct carrier {
+    const std::shared_ptr<link> of;
+    const unsigned to;     // the end that receives
+    const unique_fd bell;  // of the other one: hangs up with the receiver
+
+    /// Whether it can't decode a message any more. What can't be found out now is a no.
+    bool over() const noexcept try {
+        const auto& side = of->shared().sides[to];
+        for (;;) {
+            std::uint64_t now = of->owner(to).load(std::memory_order_acquire);
+            if ((now & owner_word::closed) != 0)
+                return side.decoding.load(std::memory_order_acquire) == 0 || died(now);
+            pollfd hung_up{bell.get(), 0, 0};
+            poll_until({&hung_up, 1}, deadline::at_once());
+            if ((hung_up.revents & POLLHUP) == 0 && ((now & owner_word::taken) == 0 || !died(now)))
+                return false;
+            if (of->owner(to).compare_exchange_strong(now, now | owner_word::closed,
+                                                      std::memory_order_seq_cst))
+                return true;
+        }
+    } catch (...) {
+        return false;
+    }
+    /// Whether the messages that end at that byte were taken, and those that were are decoded.
+    bool done_with(std::uint64_t end_of_message) const noexcept {
+        return of->ring(to).taken() >= end_of_message &&
+               of->shared().sides[to].decoding.load(std::memory_order_acquire) == 0;
+    }
+
+private:
+    static bool died(std::uint64_t word) {
+        const pid_t pid = owner_word::pid(word);
+        const unique_fd pidfd = open_pidfd(pid);
+        if (!pidfd || wait_readable(pidfd.get(), deadline::at_once())) return true;
+        const std::uint64_t started = (word & owner_word::taken) != 0 ? start_time(pid) : 0;
+        return started != 0 && !owner_word::is_of(word, started);
+    }
+};
+
+/// A message in a receiver's hand, which has not decoded it.
+class reception {
+public:
+    reception() = default;
+    reception(const reception&) = delete;
+    reception& operator=(const reception&) = delete;
+    ~reception() {
+        if (from_ && by_ == this_pid())
+            count().fetch_sub(1, std::memory_order_release);  // what was taken is seen to be
+    }
+    /// Before it is taken.
+    void begin(const std::shared_ptr<link>& from, unsigned which) noexcept {
+        if (from_) return;
+        from_ = from;
+        which_ = which;
+        by_ = this_pid();
+        count().fetch_add(1, std::memory_order_relaxed);  // the commit publishes it
+    }
+
+private:
+    std::atomic<std::uint32_t>& count() const noexcept {
+        return from_->shared().sides[which_].decoding;
+    }
+
+    std::shared_ptr<link> from_;
+    unsigned which_ = 0;
+    pid_t by_ = 0;
+};
 
 /// Threads: one may send while another receives, and close() ends what they wait for.
 class end {
@@ -234,8 +311,10 @@ public:
             if (last->owns()) {
                 if (handover::heir != 0)
                     last->give(handover::heir);
-                else if (last->lent_.load(std::memory_order_relaxed) > 0 && !last->other_closed())
+                else if (answer about; last->undelivered(about))
                     return end_table::get().keep(std::move(last));
+                else
+                    last->take_back();
             }
             last->close();
             last.reset();
@@ -272,12 +351,15 @@ public:
     }
 
     /// Takes the oldest message, as ring::get().
+    /// \param in_hand  lives until it is decoded
     /// \throws EndOfFile if there is none and the other end is closed or dead
     template <class Visit>
-    void recv(Visit wanted) {
+    void recv(Visit wanted, reception& in_hand) {
         const use here(*this);
         require(readable(), "recv", "send");
         const auto visit = [&](std::uint64_t type, std::span<const std::byte> bytes) {
+            if (shared().sides[which_].carries.load(std::memory_order_relaxed) != 0)
+                in_hand.begin(link_, which_);
             if (bytes.size() > most_)
                 throw SerializationError("recv: a message of " + std::to_string(bytes.size()) +
                                          " bytes is longer than max_message, " +
@@ -302,6 +384,12 @@ public:
         }
     }
 
+    template <class Visit>
+    void recv(Visit wanted) {
+        reception dropped;
+        recv(std::move(wanted), dropped);
+    }
+
     /// \return whether recv() would not block: false if the deadline came
     bool poll(deadline until) {
         const use here(*this);
@@ -309,6 +397,7 @@ public:
         if (!in().empty()) return true;
         if (!until.is_at_once() && in().await(deadline::earlier(until, deadline::after(at_first))))
             return true;
+        end_table::get().sweep();
         for (;;) {
             in().quiet();  // first: it may take away what rang for a new owner (I5)
             if (other_gone()) return true;
@@ -359,13 +448,28 @@ public:
         const use here(*this);
         const region_handle where = loans::lend(*link_);
         lent_.fetch_add(1, std::memory_order_relaxed);  // a count
-        loans::on_return(
-            [](void* lent) noexcept {
-                static_cast<end*>(lent)->lent_.fetch_sub(1, std::memory_order_relaxed);
+        loans::watch(
+            [](void* lent, bool sent, const void* by) noexcept {
+                static_cast<end*>(lent)->lent_by(
+                    sent ? static_cast<const std::shared_ptr<const carrier>*>(by) : nullptr, sent);
             },
             this);
         return {where,
                 {which_, bell_.get(), out_.get(), mine_.load(std::memory_order_relaxed), most_}};
+    }
+
+    /// Before a message with an end in it is sent.
+    std::shared_ptr<const carrier> carries() {
+        const use here(*this);
+        const std::lock_guard lock(slow_);
+        if (!carrier_) {
+            unique_fd bell = off_stdio(unique_fd(call("fcntl(F_DUPFD_CLOEXEC) of a pipe", [&] {
+                return ::fcntl(bell_.get(), F_DUPFD_CLOEXEC, 0);
+            })));
+            carrier_.reset(new carrier{link_, which_ ^ 1, std::move(bell)});
+        }
+        shared().sides[which_ ^ 1].carries.store(1, std::memory_order_relaxed);  // put publishes it
+        return carrier_;
     }
 
     // --- for wait()
@@ -375,6 +479,7 @@ public:
     /// \return false if the caller may sleep until one of the descriptors added is ready
     bool prepare(std::vector<pollfd>& fds, deadline until) {
         const use here(*this);
+        end_table::get().sweep();
         if (!in().empty() || (!in().arm_line(until) && !until.passed()) || other_gone())
             return true;
         fds.push_back({bell_.get(), POLLIN, 0});
@@ -472,7 +577,57 @@ private:
             detach();
             for (unique_fd* fd : {&bell_, &out_, &other_pidfd_, &epoll_, &wake_}) fd->reset();
         }
+        carrier_.reset();
         link_.reset();
+    }
+
+    // ---- messages that it is in
+
+    struct loan {
+        std::shared_ptr<const carrier> by;
+        std::uint64_t end_of_message;  // or of a later one
+    };
+    /// Spares asking about the same carrier again.
+    struct answer {
+        const carrier* about = nullptr;
+        bool over = false;
+    };
+    static bool is_lost(const loan& one, answer& last) noexcept {
+        if (one.by->done_with(one.end_of_message)) return true;
+        if (last.about != one.by.get()) last = {one.by.get(), one.by->over()};
+        return last.over;
+    }
+
+    void lent_by(const std::shared_ptr<const carrier>* by, bool sent) noexcept {
+        if (sent && (!by || !*by)) return;
+        try {
+            if (sent) {
+                const std::lock_guard lock(slow_);
+                const std::uint64_t now =
+                    process_identity::get().generation.load(std::memory_order_relaxed);
+                if (loans_of_ != now) loans_.clear();  // its parent's
+                loans_of_ = now;
+                answer last;
+                if (loans_.size() >= 16)
+                    std::erase_if(loans_, [&](const loan& l) { return is_lost(l, last); });
+                loans_.push_back({*by, (*by)->of->ring((*by)->to).sent()});
+            }
+            lent_.fetch_sub(1, std::memory_order_relaxed);
+        } catch (...) {  // no memory: as if it were in a queue
+        }
+    }
+    /// Whether somebody may still receive it. Of an end that nobody uses.
+    bool undelivered(answer& last) const noexcept {
+        return lent_.load(std::memory_order_relaxed) > 0 ||
+               (loans_of_ == process_identity::get().generation.load(std::memory_order_relaxed) &&
+                !std::all_of(loans_.begin(), loans_.end(),
+                             [&](const loan& l) { return is_lost(l, last); }));
+    }
+    /// Nobody has opened its region for those messages.
+    void take_back() noexcept {
+        if (loans_of_ != process_identity::get().generation.load(std::memory_order_relaxed)) return;
+        for (std::size_t i = 0; i < loans_.size() && link_->memory().awaited(); ++i)
+            region_table::take_back(link_->memory().header().id);
     }
 
     // ---- who owns it
@@ -626,8 +781,10 @@ private:
             if (!gone && (now & owner_word::taken) != 0) gone = owner_died(now);
             if (!gone) return false;
             if (other().compare_exchange_strong(now, now | owner_word::closed,
-                                                std::memory_order_seq_cst))
+                                                std::memory_order_seq_cst)) {
+                end_table::get().sweep();  // of what we sent to it
                 return stay_readable();
+            }
         }
     }
 
@@ -744,7 +901,10 @@ private:
             pidfd = other_pidfd_.get();
         }
         pollfd fds[] = {{bell_.get(), POLLIN, 0}, {wake, POLLIN, 0}, {pidfd, POLLIN, 0}};
-        return poll_until(fds, until) > 0;  // a negative descriptor is none
+        // An end that we wait for may be among those kept.
+        const bool keeps = end_table::get().sweep();
+        const deadline next = keeps ? deadline::earlier(until, deadline::after(look_again)) : until;
+        return poll_until(fds, next) > 0 || !until.passed();  // a negative descriptor is none
     }
 
     static void add_to(const unique_fd& set, const unique_fd& fd) {
@@ -798,13 +958,16 @@ private:
     std::size_t most_ = unlimited;     // bytes of a message
     std::atomic<std::uint32_t> users_{0};  // calls that are in here; the highest bit: closed
     std::atomic<bool> freed_{false};
-    std::atomic<std::uint32_t> lent_{0};  // in so many messages, as far as we know
+    std::atomic<std::uint32_t> lent_{0};  // in so many messages that can't be watched
     std::atomic<std::uint64_t> looked_{0}, taken_{0};
 
     std::mutex slow_;  // guards the rest
     unique_fd epoll_;  // what fileno() gave
     unique_fd wake_;   // of those who sleep here while others might close it
     unique_fd other_pidfd_;
+    std::shared_ptr<const carrier> carrier_;  // once it carried an end
+    std::vector<loan> loans_;                 // the messages that it is in
+    std::uint64_t loans_of_ = 0;              // the generation of the process that sent them
     bool owes_look_ = false;  // the set is readable only so that somebody comes and looks
     std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
 
@@ -847,19 +1010,43 @@ inline void end_table::remove(end& one, const guard&) noexcept {
 }
 
 inline void end_table::keep(std::unique_ptr<end> lent) {
-    std::list<std::unique_ptr<end>> dropped, kept;  // both go after the lock
+    rlimit descriptors{};
+    ::getrlimit(RLIMIT_NOFILE, &descriptors);
+    const std::size_t most = std::min<std::size_t>(1024, descriptors.rlim_cur / 4);
+    ends dropped, kept;  // both go after the lock
     kept.push_back(std::move(lent));
-    const std::lock_guard lock(process_identity::get().tables);
-    lent_.splice(lent_.end(), kept);
-    if (lent_.size() > 1024) dropped.splice(dropped.end(), lent_, lent_.begin());
+    {
+        const guard lock(mutex());
+        lent_.splice(lent_.end(), kept);
+        while (lent_.size() > most) dropped.splice(dropped.end(), lent_, lent_.begin());
+        kept_.store(lent_.size(), std::memory_order_relaxed);
+    }
+    close(dropped);
 }
 
-inline void end_table::sweep() noexcept {
-    std::list<std::unique_ptr<end>> dropped;  // goes after the lock
-    const std::lock_guard lock(process_identity::get().tables);
-    for (auto it = lent_.begin(); it != lent_.end();) {
-        const auto here = it++;
-        if (!(*here)->owns() || (*here)->other_closed()) dropped.splice(dropped.end(), lent_, here);
+inline bool end_table::sweep() noexcept {
+    while (kept_.load(std::memory_order_relaxed) != 0) {
+        ends dropped;  // goes after the lock
+        end::answer about;
+        {
+            const guard lock(mutex());
+            for (auto it = lent_.begin(); it != lent_.end();) {
+                const auto here = it++;
+                if (!(*here)->owns() || !(*here)->undelivered(about))
+                    dropped.splice(dropped.end(), lent_, here);
+            }
+            kept_.store(lent_.size(), std::memory_order_relaxed);
+        }
+        if (dropped.empty()) return true;
+        close(dropped);  // what lies in them may be lost now, too
+    }
+    return false;
+}
+
+inline void end_table::close(ends& undelivered) noexcept {
+    for (const auto& one : undelivered) {
+        if (one->owns()) one->take_back();
+        one->close();
     }
 }
 

@@ -79,6 +79,8 @@ private:
 /// Layout  side[e], of end e, on lines of its own:
 ///      0 owner   an owner_word
 ///      8 bell    inode of pipe e, since who opens it through /proc must know that it is the one
+///     16 carries   1 once a message with an end in it was put into ring e, and before
+///     20 decoding  how many messages end e has taken and not decoded, once it carries
 /// Then constants.
 /// Writers  owner: by compare-exchange: the owner (closes it; gives it to a child), a process that
 ///     inherited or received it (takes it), the owner of the other end (closes it for the dead).
@@ -97,6 +99,9 @@ private:
 /// I5  who makes an owner of an end that is, or becomes, taken, rings the other end and then makes
 ///     the exchange, both under the lock that the other end needs to arm: so that one looks for the
 ///     owner after the exchange, or is not asleep.
+/// I6  an undelivered end in ring e: its message was not taken, or is being decoded (counted before
+///     it is committed as taken, until the end was taken or the message is dropped). Else, or when
+///     end e is over, its sender closes it.
 /// Kill table
 ///     K1  the owner killed anywhere: I4, and the ring's tables. What was sent before arrives.
 ///     K2  killed in close() before the exchange: as K1. Behind it: closed; the other end finds
@@ -107,10 +112,13 @@ private:
 ///         gives it to the dead, drops its own copy of the pipe, and that hangs up.
 ///     K5  one that takes an end killed before the exchange: nothing happened, but that the other
 ///         end may look in vain. Behind it: it was the owner, and the other end is awake (I5).
+///     K6  killed while it decodes: decoding stays above 0, and its end of the link is over (I4).
 struct link_shared {
     struct alignas(line_pair) side {
         std::atomic<std::uint64_t> owner;
         std::uint64_t bell;
+        std::atomic<std::uint32_t> carries;
+        std::atomic<std::uint32_t> decoding;
     };
     side sides[2];
     std::uint64_t segments;  // of each ring
