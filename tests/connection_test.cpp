@@ -810,6 +810,32 @@ TEST_CASE("Connection: close ends what other threads wait for here", "[connectio
     CHECK_THROWS_AS(b.recv(), mp::EndOfFile);
 }
 
+TEST_CASE("Connection: close ends a wait() for it in another thread, and nothing else is polled",
+          "[connection][threads]") {
+    const test::no_leaks guard;
+    for (int i = 0; i < 200; ++i) {
+        auto [a, b] = mp::Pipe<int>();
+        std::atomic<pid_t> waits{0};
+        std::atomic<int> ended{0};
+        std::thread waiting([&, &end = a] {
+            waits = ::gettid();
+            try {
+                mp::wait({end});
+            } catch (const mp::ClosedError&) {
+                ended = 1;
+            }
+        });
+        while (waits == 0) test::pause_briefly();
+        // Sometimes before it sleeps.
+        if (i % 2 == 0) test::wait_asleep(waits);
+        a.close();
+        // What might get the numbers of what was closed.
+        mp::Pipe<int> other;
+        waiting.join();
+        CHECK(ended == 1);
+    }
+}
+
 TEST_CASE("Connection: one thread sends while another receives", "[connection][threads]") {
     constexpr int n = 20'000;
     auto [a, b] = mp::Pipe<int>();

@@ -476,14 +476,23 @@ public:
 
     /// No system call.
     bool seems_ready() const noexcept { return !in().empty() || other_closed(); }
-    /// \return false if the caller may sleep until one of the descriptors added is ready
+    /// The descriptors stay valid until this object ends, though it is closed meanwhile: then one
+    /// of them is readable. \return false if the caller may sleep until one of the descriptors
+    /// added is ready
     bool prepare(std::vector<pollfd>& fds, deadline until) {
         const use here(*this);
+        const int wake = wake_for_closing();
+        if (wake >= 0) {
+            const std::lock_guard lock(slow_);
+            waited_for_ = true;
+            if (closed()) throw_closed();
+        }
         end_table::get().sweep();
         if (!in().empty() || (!in().arm_line(until) && !until.passed()) || other_gone())
             return true;
-        fds.push_back({bell_.get(), POLLIN, 0});
-        if (other_pidfd_) fds.push_back({other_pidfd_.get(), POLLIN, 0});
+        const std::lock_guard lock(slow_);
+        for (const int fd : {bell_.get(), wake, other_pidfd_.get()})
+            if (fd >= 0) fds.push_back({fd, POLLIN, 0});
         return false;
     }
     bool is_ready() {
@@ -575,7 +584,10 @@ private:
             end_table::get().remove(*this, lock);
             if (!link_) return;
             detach();
-            for (unique_fd* fd : {&bell_, &out_, &other_pidfd_, &epoll_, &wake_}) fd->reset();
+            out_.reset();
+            epoll_.reset();
+            if (!waited_for_)
+                for (unique_fd* fd : {&bell_, &other_pidfd_, &wake_}) fd->reset();
         }
         carrier_.reset();
         link_.reset();
@@ -746,7 +758,7 @@ private:
         if (epoll_) in().line().polled.store(false, std::memory_order_relaxed);
         epoll_.reset();
         wake_.reset();
-        owes_look_ = false;
+        waited_for_ = owes_look_ = false;
         if (!keeps_pipe) drop_pipe();
     }
     /// In a child of this library: K3, K4 of the link.
@@ -882,18 +894,22 @@ private:
         if (!takes || since >= 2 * fresh) other_gone();
     }
 
+    /// What close() makes readable; -1 if no other thread is there that could. A look at closed()
+    /// must follow.
+    int wake_for_closing() {
+        if (__libc_single_threaded) return -1;
+        const std::lock_guard lock(slow_);
+        if (!wake_)
+            wake_ = off_stdio(unique_fd(
+                call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
+        return wake_.get();
+    }
+
     /// Until a message may be there or the other end may be gone.
     /// \return false if the deadline came
     bool sleep(deadline until) {
-        int wake = -1;
-        if (!__libc_single_threaded) {  // else nobody is there who could close it meanwhile
-            const std::lock_guard lock(slow_);
-            if (!wake_)
-                wake_ = off_stdio(unique_fd(
-                    call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
-            wake = wake_.get();
-            if (closed()) return true;
-        }
+        const int wake = wake_for_closing();
+        if (closed()) return true;
         if (!in().arm_line(until) || other_gone()) return !until.passed();
         int pidfd;
         {
@@ -968,6 +984,7 @@ private:
     std::shared_ptr<const carrier> carrier_;  // once it carried an end
     std::vector<loan> loans_;                 // the messages that it is in
     std::uint64_t loans_of_ = 0;              // the generation of the process that sent them
+    bool waited_for_ = false;                 // by a wait(), which may poll what it was given
     bool owes_look_ = false;  // the set is readable only so that somebody comes and looks
     std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
 
