@@ -26,6 +26,7 @@
 #include <sys/epoll.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <boost/asio/io_context.hpp>
@@ -98,8 +99,70 @@ long count_calls(F f) {
     return stops / 2;
 }
 
+/// Makes a pipe while it is decoded, which looks after the ends that were sent.
+struct decoded_slowly {
+    mp::Connection<int> end;
+    template <class Archive>
+    void save(Archive& archive) const {
+        archive(end);
+    }
+    template <class Archive>
+    void load(Archive& archive) {
+        for (int i = 0; i < 3; ++i) mp::Pipe<int>{};
+        archive(end);
+    }
+};
+
 [[noreturn]] void sleep_for_ever() {
     for (;;) ::pause();
+}
+
+template <class T>
+void sleep_for_ever_with(T) {
+    sleep_for_ever();
+}
+
+/// Pipes that this process can write into. Makes system calls only.
+int writable_pipes() {
+    int n = 0;
+    for (int fd = 0; fd < 1024; ++fd) {
+        struct stat info;
+        if (::fstat(fd, &info) == 0 && S_ISFIFO(info.st_mode) &&
+            (::fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY)
+            ++n;
+    }
+    return n;
+}
+
+/// While this lives, the process can open so many descriptors more.
+class few_descriptors {
+public:
+    explicit few_descriptors(int left) {
+        ::getrlimit(RLIMIT_NOFILE, &before_);
+        const int first = ::dup(2);
+        ::close(first);
+        rlimit few = before_;
+        few.rlim_cur = static_cast<rlim_t>(first + left);
+        ::setrlimit(RLIMIT_NOFILE, &few);
+    }
+    few_descriptors(const few_descriptors&) = delete;
+    few_descriptors& operator=(const few_descriptors&) = delete;
+    ~few_descriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+
+private:
+    rlimit before_{};
+};
+
+/// Runs `f` until it does not fail, first with so many descriptors left.
+template <class F>
+auto with_few_descriptors(int left, F f) {
+    try {
+        const few_descriptors few(left);
+        return f();
+    } catch (const mp::OsError& e) {
+        if (e.code() != std::errc::too_many_files_open) throw;
+    }
+    return f();
 }
 
 }  // namespace
@@ -564,8 +627,8 @@ TEST_CASE("Connection: an end goes through a process back to where it came from"
     auto [c, d] = mp::Pipe<int>();
     a.send(std::exchange(d, {}));
     CHECK_THROWS_WITH(b.recv<mp::Connection<std::string>>(), Catch::Contains("Connection<int>"));
-    // That one is lost: it belongs to its sender, which has let go of it, until that ends.
-    CHECK_FALSE(c.poll());
+    // That one is lost: its sender has let go of it, and nobody can receive it any more.
+    CHECK_THROWS_AS(c.recv(), mp::EndOfFile);
     auto [e, f] = mp::Pipe<int>();
     a.send(f);
     auto received = b.recv<mp::Connection<int>>();
@@ -747,6 +810,32 @@ TEST_CASE("Connection: close ends what other threads wait for here", "[connectio
     CHECK_THROWS_AS(b.recv(), mp::EndOfFile);
 }
 
+TEST_CASE("Connection: close ends a wait() for it in another thread, and nothing else is polled",
+          "[connection][threads]") {
+    const test::no_leaks guard;
+    for (int i = 0; i < 200; ++i) {
+        auto [a, b] = mp::Pipe<int>();
+        std::atomic<pid_t> waits{0};
+        std::atomic<int> ended{0};
+        std::thread waiting([&, &end = a] {
+            waits = ::gettid();
+            try {
+                mp::wait({end});
+            } catch (const mp::ClosedError&) {
+                ended = 1;
+            }
+        });
+        while (waits == 0) test::pause_briefly();
+        // Sometimes before it sleeps.
+        if (i % 2 == 0) test::wait_asleep(waits);
+        a.close();
+        // What might get the numbers of what was closed.
+        mp::Pipe<int> other;
+        waiting.join();
+        CHECK(ended == 1);
+    }
+}
+
 TEST_CASE("Connection: one thread sends while another receives", "[connection][threads]") {
     constexpr int n = 20'000;
     auto [a, b] = mp::Pipe<int>();
@@ -830,6 +919,283 @@ TEST_CASE("Pipe: without descriptors left each failure is an OsError and leaks n
             if (descriptors() != before) return 5;
         }
         return 0;
+    });
+    CHECK(limited.exit_status() == 0);
+}
+
+TEST_CASE(
+    "Connection: without descriptors left a process that takes an end, or asks whether the "
+    "other one lives, fails and may try again",
+    "[connection][process]") {
+    const int left = GENERATE(0, 1, 2, 3, 4, 5);
+    CAPTURE(left);
+    SECTION("one that inherited it") {
+        auto [a, b] = mp::Pipe<int>();
+        test::child taker([&, &end = b] {
+            with_few_descriptors(left, [&] {
+                end.send(1);
+                return 0;
+            });
+            end.send(end.recv());
+            return 0;
+        });
+        CHECK(a.recv() == 1);
+        CHECK_FALSE(a.poll());
+        a.send(2);
+        CHECK(a.recv() == 2);
+        CHECK(taker.exit_status() == 0);
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("one that receives it") {
+        auto [carrier, from] = mp::Pipe<mp::Connection<int>>();
+        auto [a, b] = mp::Pipe<int>();
+        for (int i = 0; i < 2; ++i) carrier.send(b);  // the first may be lost
+        test::child taker([&, &in = from] {
+            static_cast<void>(in.poll());
+            mp::Connection<int> mine = with_few_descriptors(left, [&] { return in.recv(); });
+            mine.send(1);
+            mine.send(mine.recv());
+            return 0;
+        });
+        CHECK(a.recv() == 1);
+        CHECK_FALSE(a.poll());
+        a.send(2);
+        CHECK(a.recv() == 2);
+        CHECK(taker.exit_status() == 0);
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("the owner of the other end") {
+        test::child watcher([&] {
+            auto [a, b] = mp::Pipe<int>();
+            test::child taker([&end = b] {
+                end.send(1);
+                end.send(end.recv());
+                return 0;
+            });
+            if (!a.poll(test::patience)) return 1;
+            {
+                const few_descriptors few(left);
+                if (a.recv() != 1) return 2;
+                try {
+                    if (a.poll(1ms)) return 3;
+                } catch (const mp::OsError& e) {
+                    if (e.code() != std::errc::too_many_files_open) return 4;
+                }
+            }
+            a.send(2);
+            return a.recv() == 2 && taker.exit_status() == 0 && at_end(a) ? 0 : 5;
+        });
+        CHECK(watcher.exit_status() == 0);
+    }
+}
+
+TEST_CASE("Connection: no message is lost when the other end's owner can't be watched",
+          "[connection][process]") {
+    test::child limited([] {
+        auto [a, b] = mp::Pipe<int>();
+        const int fd = a.fileno();
+        test::child taker([&end = b] {
+            end.send(1);
+            end.send(2);
+            sleep_for_ever();
+            return 0;
+        });
+        if (!readable(fd, true)) return 1;
+        {
+            const few_descriptors none(0);
+            if (a.recv() != 1 || a.recv() != 2) return 2;
+            if (!readable(fd)) return 3;  // in vain, so that somebody looks again
+            try {
+                static_cast<void>(a.poll());
+                return 4;
+            } catch (const mp::OsError&) {
+            }
+        }
+        if (a.poll() || readable(fd)) return 5;
+        taker.kill();
+        return readable(fd, true) && at_end(a) && readable(fd) ? 0 : 6;
+    });
+    CHECK(limited.exit_status() == 0);
+}
+
+TEST_CASE("Pipe: a process forked meanwhile by another thread has none of the pipes",
+          "[connection][process][threads]") {
+    auto [carrier, from] = mp::Pipe<mp::Connection<int>>();
+    const auto count = [] { return test::wait_for_exit(test::fork_child(writable_pipes)); };
+    const auto before = count();
+    std::atomic<bool> stop{false};
+    std::thread maker([&, &to = carrier, &in = from] {
+        while (!stop) {
+            auto [a, b] = mp::Pipe<int>();
+            to.send(b);
+            mp::Connection<int> received = in.recv();
+            received.send(1);
+        }
+    });
+    int wrong = 0;
+    for (int i = 0; i < 500; ++i) wrong += count() != before;
+    stop = true;
+    maker.join();
+    CHECK(wrong == 0);
+}
+
+TEST_CASE(
+    "Connection: ends among a child's arguments are its own though another child is started "
+    "while they are dropped",
+    "[connection][process]") {
+    struct starter {
+        pid_t of = ::getpid();
+        bool last = true;
+        starter() = default;
+        starter(starter&& other) noexcept : last(std::exchange(other.last, false)) {}
+        ~starter() {
+            if (!last || ::getpid() != of) return;
+            mp::Process other([] {});
+            other.start();
+            other.join();
+        }
+    };
+    struct both {
+        mp::Connection<int> end;
+        starter first;  // dropped before
+    };
+    auto [a, b] = mp::Pipe<int>();
+    mp::Process child([given = both{std::move(b), {}}]() mutable { given.end.send(1); });
+    child.start();
+    CHECK(a.recv() == 1);
+    CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    child.join();
+}
+
+TEST_CASE("Connection: an accepted one that is sent on still refuses what is too long",
+          "[connection]") {
+    mp::ListenerOptions options;
+    options.max_message = 100;
+    mp::Listener listener({}, options);
+    auto client = mp::Client(listener.address());
+    auto [carrier, from] = mp::Pipe<mp::Connection<>>();
+    carrier.send(listener.accept());
+    auto server = from.recv();
+    client.send_bytes(std::vector<std::byte>(100));
+    CHECK(server.recv_bytes().size() == 100);
+    client.send_bytes(std::vector<std::byte>(101));
+    CHECK_THROWS_WITH(server.recv_bytes(), Catch::Contains("max_message"));
+    CHECK_THROWS_WITH(server.send_bytes(std::vector<std::byte>(101)),
+                      Catch::Contains("max_message"));
+}
+
+TEST_CASE(
+    "Connection: an end that was sent and let go of stays until it is received, though its "
+    "other one was closed",
+    "[connection]") {
+    const test::no_leaks guard;
+    const bool closed_first = GENERATE(false, true);
+    auto [carrier, from] = mp::Pipe<mp::Connection<int>>();
+    {
+        auto [a, b] = mp::Pipe<int>();
+        a.send(5);
+        carrier.send(b);
+        if (closed_first) a.close();
+        b = {};
+    }
+    { mp::Pipe<int> looks; }
+    carrier.close();
+    auto received = from.recv();
+    CHECK(received.recv() == 5);
+    CHECK_THROWS_AS(received.recv(), mp::EndOfFile);
+}
+
+TEST_CASE("Connection: an end in a message that nobody can receive any more is closed",
+          "[connection][process]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<int>();
+    auto [carrier, from] = mp::Pipe<>();
+    SECTION("the receiver is killed") {
+        mp::Process child(
+            [](mp::Connection<> c) {
+                c.send(1);
+                sleep_for_ever();
+            },
+            std::move(from));
+        child.start();
+        CHECK(carrier.recv<int>() == 1);
+        carrier.send(std::exchange(b, {}));
+        CHECK_FALSE(a.poll(1ms));
+        std::thread killer([&] {
+            test::pause_briefly(5ms);  // a sleeps by now; the result is the same if not
+            child.kill();
+        });
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+        killer.join();
+        child.join();
+    }
+    SECTION("the receiver is killed, and what carried it was closed before") {
+        mp::Process child(sleep_for_ever_with<mp::Connection<>>, std::move(from));
+        child.start();
+        carrier.send(std::exchange(b, {}));
+        carrier.close();
+        CHECK_FALSE(a.poll(1ms));
+        child.kill();
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+        child.join();
+    }
+    SECTION("the receiver closes its end") {
+        carrier.send(std::exchange(b, {}));
+        from.close();
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("both ends of what carried it are closed") {
+        carrier.send(std::exchange(b, {}));
+        carrier.close();
+        CHECK_FALSE(a.poll());
+        from.close();
+        CHECK(a.poll());
+    }
+    SECTION("it is received as something else") {
+        carrier.send(std::exchange(b, {}));
+        CHECK_THROWS_AS(from.recv<int>(), mp::SerializationError);
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("it is received as bytes") {
+        carrier.send(std::exchange(b, {}));
+        static_cast<void>(from.recv_bytes());
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+    SECTION("it travels in an end that is lost itself") {
+        auto [inner, into] = mp::Pipe<mp::Connection<int>>();
+        inner.send(std::exchange(b, {}));
+        carrier.send(std::exchange(into, {}));
+        from.close();
+        CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    }
+}
+
+TEST_CASE("Connection: an end stays its sender's while its message is decoded", "[connection]") {
+    auto [carrier, from] = mp::Pipe<decoded_slowly>();
+    auto [a, b] = mp::Pipe<int>();
+    carrier.send({std::exchange(b, {})});
+    decoded_slowly received = from.recv();
+    received.end.send(1);
+    CHECK(a.recv() == 1);
+}
+
+TEST_CASE("Connection: ends sent and not received leave descriptors for others", "[connection]") {
+    test::child limited([] {
+        static_cast<void>(mp::current_process());
+        const rlimit few{512, 512};
+        ::setrlimit(RLIMIT_NOFILE, &few);
+        { mp::Pipe<int> first; }
+        const std::size_t before = test::open_descriptors().size();
+        {
+            auto [carrier, from] = mp::Pipe<mp::Connection<int>>();
+            for (int i = 0; i < 1000; ++i) {
+                auto [a, b] = mp::Pipe<int>();
+                carrier.send(a);
+                carrier.send(b);
+            }
+        }
+        { mp::Pipe<int> looks; }
+        return test::open_descriptors().size() == before ? 0 : 1;
     });
     CHECK(limited.exit_status() == 0);
 }

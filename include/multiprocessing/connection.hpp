@@ -117,7 +117,7 @@ public:
     void save(Archive& archive) const {
         const auto [where, which] = open().lend();
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
-                which.out, which.owner);
+                which.out, which.owner, which.most);
     }
 
 protected:
@@ -139,14 +139,17 @@ protected:
     void put(const U& value) {
         loans in_message;
         const encoded message = encode(value);
+        std::shared_ptr<const carrier> by;
+        if (in_message.watched()) by = open().carries();
         open().send(message.pieces(), fingerprint<U>());
-        in_message.sent();
+        in_message.sent(&by);
     }
     template <class U>
     U get() {
+        reception in_hand;
         return *get_value<U>(
-            [this](auto visit) {
-                open().recv(std::move(visit));
+            [&](auto visit) {
+                open().recv(std::move(visit), in_hand);
                 return true;
             },
             "recv");
@@ -158,7 +161,7 @@ protected:
         region_handle where{};
         end_handle which{};
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
-                which.out, which.owner);
+                which.out, which.owner, which.most);
         auto link =
             region_table::open<detail::link>(where, region_kind::connection, "a Connection");
         if (const std::uint64_t carries = link->memory().header().type; carries != type)
@@ -195,7 +198,9 @@ private:
 ///
 /// Threads: one may send while another receives. Movable; the moved-from one is closed. Can be sent
 /// through a connection: then it belongs to the receiver once that has received it, and to its
-/// sender until then, who may let go of it meanwhile, but must not end.
+/// sender until then, who may let go of it meanwhile, but must not end. If it can't be received any
+/// more (the receiver closed its end or died, or dropped the message unread) it is closed at the
+/// sender's next use of connections, or within half a second if that waits for one.
 /// \tparam T  mp::Sendable; need not be copyable
 template <class T>
 class Connection : public detail::connection_base {

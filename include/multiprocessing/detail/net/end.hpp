@@ -27,6 +27,7 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/single_threaded.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,7 +51,26 @@ struct end_handle {
     std::uint32_t which;
     std::int32_t bell, out;  // descriptors of the process in the region's handle
     std::uint64_t owner;     // the word that the receiver is to replace
+    std::uint64_t most;      // bytes of a message
 };
+
+/// When this process started, as start_time(); looked up once. An owner without it would be taken
+/// for dead.
+/// \throws OsError if it can't be found out: no descriptor is left, or there is no /proc
+inline std::uint64_t own_start_time() {
+    static std::atomic<std::uint64_t> known{0}, known_in{0};
+    const std::uint64_t now = process_identity::get().generation.load(std::memory_order_relaxed);
+    if (known_in.load(std::memory_order_acquire) == now)  // (A)
+        return known.load(std::memory_order_relaxed);
+    errno = 0;
+    const std::uint64_t found = start_time(this_pid());
+    if (found == 0)
+        throw_os_error(errno != 0 ? errno : ENOENT,
+                       "taking an end of a connection: reading /proc/<pid>/stat");
+    known.store(found, std::memory_order_relaxed);
+    known_in.store(now, std::memory_order_release);  // (A); any thread finds the same
+    return found;
+}
 
 class end;
 
@@ -58,8 +78,13 @@ inline namespace abi_1 {
 
 /// The ends of this process. Guarded by process_identity::tables, so a forked child has it whole.
 ///
+/// So are the pipes: they are opened and closed under that lock, since the fork hook closes those
+/// of the ends that are in the table, and no others (I3 of the link).
+///
 /// Lent: an end that was put into a message and then let go of is kept here until its receiver has
-/// it (I2 of the link). Swept at each further use; at most 1,024 are kept, then the oldest is
+/// it (I2 of the link), or can't get it any more (I6; not known of what went through a queue or a
+/// pool). Swept at each further use, and every look_again by those who sleep. At most 1,024 are
+/// kept, and at most a quarter as many as this process may have descriptors: then the oldest is
 /// closed.
 class MP_EXPORT end_table {
 public:
@@ -68,21 +93,98 @@ public:
         return only;
     }
 
-    void add(end& one);
-    void remove(end& one) noexcept;
+    using guard = std::lock_guard<std::mutex>;
+    static std::mutex& mutex() noexcept { return process_identity::get().tables; }
+
+    void add(end& one, const guard&);
+    void remove(end& one, const guard&) noexcept;
     void keep(std::unique_ptr<end> lent);
-    void sweep() noexcept;
+    /// \return whether some are still kept
+    bool sweep() noexcept;
 
 private:
     end_table();
     template <class F>
     static void for_each(F f);
+    using ends = std::list<std::unique_ptr<end>>;
+    static void close(ends& undelivered) noexcept;
 
     end* first_ = nullptr;
-    std::list<std::unique_ptr<end>> lent_;
+    ends lent_;
+    std::atomic<std::size_t> kept_{0};  // its size, for a look without the lock
 };
 
 }  // namespace abi_1
+
+/// Who gets what was sent through a connection, watched by its sender while ends lie in it, though
+/// the sender may have closed its own end of it.
+struct carrier {
+    const std::shared_ptr<link> of;
+    const unsigned to;     // the end that receives
+    const unique_fd bell;  // of the other one: hangs up with the receiver
+
+    /// Whether it can't decode a message any more. What can't be found out now is a no.
+    bool over() const noexcept try {
+        const auto& side = of->shared().sides[to];
+        for (;;) {
+            std::uint64_t now = of->owner(to).load(std::memory_order_acquire);
+            if ((now & owner_word::closed) != 0)
+                return side.decoding.load(std::memory_order_acquire) == 0 || died(now);
+            pollfd hung_up{bell.get(), 0, 0};
+            poll_until({&hung_up, 1}, deadline::at_once());
+            if ((hung_up.revents & POLLHUP) == 0 && ((now & owner_word::taken) == 0 || !died(now)))
+                return false;
+            if (of->owner(to).compare_exchange_strong(now, now | owner_word::closed,
+                                                      std::memory_order_seq_cst))
+                return true;
+        }
+    } catch (...) {
+        return false;
+    }
+    /// Whether the messages that end at that byte were taken, and those that were are decoded.
+    bool done_with(std::uint64_t end_of_message) const noexcept {
+        return of->ring(to).taken() >= end_of_message &&
+               of->shared().sides[to].decoding.load(std::memory_order_acquire) == 0;
+    }
+
+private:
+    static bool died(std::uint64_t word) {
+        const pid_t pid = owner_word::pid(word);
+        const unique_fd pidfd = open_pidfd(pid);
+        if (!pidfd || wait_readable(pidfd.get(), deadline::at_once())) return true;
+        const std::uint64_t started = (word & owner_word::taken) != 0 ? start_time(pid) : 0;
+        return started != 0 && !owner_word::is_of(word, started);
+    }
+};
+
+/// A message in a receiver's hand, which has not decoded it.
+class reception {
+public:
+    reception() = default;
+    reception(const reception&) = delete;
+    reception& operator=(const reception&) = delete;
+    ~reception() {
+        if (from_ && by_ == this_pid())
+            count().fetch_sub(1, std::memory_order_release);  // what was taken is seen to be
+    }
+    /// Before it is taken.
+    void begin(const std::shared_ptr<link>& from, unsigned which) noexcept {
+        if (from_) return;
+        from_ = from;
+        which_ = which;
+        by_ = this_pid();
+        count().fetch_add(1, std::memory_order_relaxed);  // the commit publishes it
+    }
+
+private:
+    std::atomic<std::uint32_t>& count() const noexcept {
+        return from_->shared().sides[which_].decoding;
+    }
+
+    std::shared_ptr<link> from_;
+    unsigned which_ = 0;
+    pid_t by_ = 0;
+};
 
 /// Threads: one may send while another receives, and close() ends what they wait for.
 class end {
@@ -93,6 +195,8 @@ public:
                                                                            bool duplex) {
         end_table::get().sweep();
         const auto made = link::create(type, duplex);
+        std::unique_ptr<end> ends[2];
+        const end_table::guard lock(end_table::mutex());
         unique_fd bells[2], outs[2];
         for (unsigned e : {0u, 1u}) {
             pipe_ends pipe = make_pipe(O_NONBLOCK);
@@ -104,11 +208,10 @@ public:
             if (!outs[e ^ 1]) throw_os_error(errno, "a connection needs /proc: opening a pipe");
             bells[e] = std::move(pipe.reader);
         }
-        std::unique_ptr<end> ends[2];
         const std::uint64_t word = owner_word::first(this_pid());
         for (unsigned e : {0u, 1u}) {
             made->owner(e).store(word, std::memory_order_relaxed);  // nobody else sees it yet
-            ends[e].reset(new end(made, e, std::move(bells[e]), std::move(outs[e]), word));
+            ends[e].reset(new end(made, e, std::move(bells[e]), std::move(outs[e]), word, lock));
         }
         return {std::move(ends[0]), std::move(ends[1])};
     }
@@ -121,17 +224,26 @@ public:
             throw SerializationError(std::string(what) + "the message is damaged");
         const std::string fds = "/proc/" + std::to_string(pid) + "/fd/";
         const unsigned e = handle.which;
-        unique_fd bell =
-            open_pipe(fds + std::to_string(handle.bell), O_RDONLY, from->shared().sides[e].bell);
-        unique_fd out =
-            open_pipe(fds + std::to_string(handle.out), O_RDWR, from->shared().sides[e ^ 1].bell);
-        if (!bell || !out) {
-            if (errno == EMFILE || errno == ENFILE) throw_os_error(errno, what + fds);
-            throw Error(std::string(what) + "it was closed, or its sender, process " +
-                        std::to_string(pid) + ", has ended; keep the sender until it was received");
+        const std::uint64_t started = own_start_time();
+        std::unique_ptr<end> made;
+        {
+            const end_table::guard lock(end_table::mutex());
+            unique_fd bell = open_pipe(fds + std::to_string(handle.bell), O_RDONLY,
+                                       from->shared().sides[e].bell);
+            unique_fd out;
+            if (bell)
+                out = open_pipe(fds + std::to_string(handle.out), O_RDWR,
+                                from->shared().sides[e ^ 1].bell);
+            if (!out) {
+                if (errno == EMFILE || errno == ENFILE) throw_os_error(errno, what + fds);
+                throw Error(std::string(what) + "it was closed, or its sender, process " +
+                            std::to_string(pid) +
+                            ", has ended; keep the sender until it was received");
+            }
+            made.reset(new end(from, e, std::move(bell), std::move(out), 0, lock));
         }
-        std::unique_ptr<end> made(new end(std::move(from), e, std::move(bell), std::move(out), 0));
-        made->become_owner(handle.owner);
+        made->limit(static_cast<std::size_t>(handle.most));
+        made->become_owner(handle.owner, started);
         return made;
     }
 
@@ -168,8 +280,11 @@ public:
         if (!is_pipe(bell, O_RDONLY, opened->shared().sides[which].bell) ||
             !is_pipe(out, O_RDWR, opened->shared().sides[which ^ 1].bell))
             throw Error("the descriptors of a Connection are not its own");
-        std::unique_ptr<end> made(
-            new end(std::move(opened), which, std::move(bell), std::move(out), 0));
+        std::unique_ptr<end> made;
+        {
+            const end_table::guard lock(end_table::mutex());
+            made.reset(new end(opened, which, std::move(bell), std::move(out), 0, lock));
+        }
         // Nobody else has the pipe, so the end is given, not taken.
         const std::uint64_t next = owner_word::given(owner, this_pid(), 0);
         if ((owner & (owner_word::taken | owner_word::closed)) != 0 ||
@@ -196,8 +311,10 @@ public:
             if (last->owns()) {
                 if (handover::heir != 0)
                     last->give(handover::heir);
-                else if (last->lent_.load(std::memory_order_relaxed) > 0 && !last->other_closed())
+                else if (answer about; last->undelivered(about))
                     return end_table::get().keep(std::move(last));
+                else
+                    last->take_back();
             }
             last->close();
             last.reset();
@@ -234,12 +351,15 @@ public:
     }
 
     /// Takes the oldest message, as ring::get().
+    /// \param in_hand  lives until it is decoded
     /// \throws EndOfFile if there is none and the other end is closed or dead
     template <class Visit>
-    void recv(Visit wanted) {
+    void recv(Visit wanted, reception& in_hand) {
         const use here(*this);
         require(readable(), "recv", "send");
         const auto visit = [&](std::uint64_t type, std::span<const std::byte> bytes) {
+            if (shared().sides[which_].carries.load(std::memory_order_relaxed) != 0)
+                in_hand.begin(link_, which_);
             if (bytes.size() > most_)
                 throw SerializationError("recv: a message of " + std::to_string(bytes.size()) +
                                          " bytes is longer than max_message, " +
@@ -249,8 +369,7 @@ public:
         if (in().get(deadline::at_once(), visit) || in().get(deadline::after(at_first), visit)) {
             // relaxed: a guess of when the other end was last seen alive
             looked_.store(ticks(), std::memory_order_relaxed);
-            watch_other();
-            return;
+            return watch_other_with_message();
         }
         for (;;) {
             if (other_closed()) {  // (A) what it put before is here now
@@ -261,8 +380,14 @@ public:
             }
             require_open();
             sleep(deadline::never());
-            if (in().get(deadline::at_once(), visit)) return watch_other();
+            if (in().get(deadline::at_once(), visit)) return watch_other_with_message();
         }
+    }
+
+    template <class Visit>
+    void recv(Visit wanted) {
+        reception dropped;
+        recv(std::move(wanted), dropped);
     }
 
     /// \return whether recv() would not block: false if the deadline came
@@ -272,6 +397,7 @@ public:
         if (!in().empty()) return true;
         if (!until.is_at_once() && in().await(deadline::earlier(until, deadline::after(at_first))))
             return true;
+        end_table::get().sweep();
         for (;;) {
             in().quiet();  // first: it may take away what rang for a new owner (I5)
             if (other_gone()) return true;
@@ -322,25 +448,51 @@ public:
         const use here(*this);
         const region_handle where = loans::lend(*link_);
         lent_.fetch_add(1, std::memory_order_relaxed);  // a count
-        loans::on_return(
-            [](void* lent) noexcept {
-                static_cast<end*>(lent)->lent_.fetch_sub(1, std::memory_order_relaxed);
+        loans::watch(
+            [](void* lent, bool sent, const void* by) noexcept {
+                static_cast<end*>(lent)->lent_by(
+                    sent ? static_cast<const std::shared_ptr<const carrier>*>(by) : nullptr, sent);
             },
             this);
-        return {where, {which_, bell_.get(), out_.get(), mine_.load(std::memory_order_relaxed)}};
+        return {where,
+                {which_, bell_.get(), out_.get(), mine_.load(std::memory_order_relaxed), most_}};
+    }
+
+    /// Before a message with an end in it is sent.
+    std::shared_ptr<const carrier> carries() {
+        const use here(*this);
+        const std::lock_guard lock(slow_);
+        if (!carrier_) {
+            unique_fd bell = off_stdio(unique_fd(call("fcntl(F_DUPFD_CLOEXEC) of a pipe", [&] {
+                return ::fcntl(bell_.get(), F_DUPFD_CLOEXEC, 0);
+            })));
+            carrier_.reset(new carrier{link_, which_ ^ 1, std::move(bell)});
+        }
+        shared().sides[which_ ^ 1].carries.store(1, std::memory_order_relaxed);  // put publishes it
+        return carrier_;
     }
 
     // --- for wait()
 
     /// No system call.
     bool seems_ready() const noexcept { return !in().empty() || other_closed(); }
-    /// \return false if the caller may sleep until one of the descriptors added is ready
+    /// The descriptors stay valid until this object ends, though it is closed meanwhile: then one
+    /// of them is readable. \return false if the caller may sleep until one of the descriptors
+    /// added is ready
     bool prepare(std::vector<pollfd>& fds, deadline until) {
         const use here(*this);
+        const int wake = wake_for_closing();
+        if (wake >= 0) {
+            const std::lock_guard lock(slow_);
+            waited_for_ = true;
+            if (closed()) throw_closed();
+        }
+        end_table::get().sweep();
         if (!in().empty() || (!in().arm_line(until) && !until.passed()) || other_gone())
             return true;
-        fds.push_back({bell_.get(), POLLIN, 0});
-        if (other_pidfd_) fds.push_back({other_pidfd_.get(), POLLIN, 0});
+        const std::lock_guard lock(slow_);
+        for (const int fd : {bell_.get(), wake, other_pidfd_.get()})
+            if (fd >= 0) fds.push_back({fd, POLLIN, 0});
         return false;
     }
     bool is_ready() {
@@ -381,7 +533,8 @@ private:
         end& end_;
     };
 
-    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine)
+    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine,
+        const end_table::guard& lock)
         : link_(std::move(of)),
           which_(which),
           simplex_(link_->shared().simplex != 0),
@@ -389,7 +542,7 @@ private:
           bell_(std::move(bell)),
           out_(std::move(out)) {
         if (mine != 0) attach();
-        end_table::get().add(*this);
+        end_table::get().add(*this, lock);
     }
 
     link_shared& shared() const noexcept { return link_->shared(); }
@@ -426,11 +579,67 @@ private:
     }
 
     void free_all() noexcept {
-        end_table::get().remove(*this);
-        if (!link_) return;
-        detach();
-        for (unique_fd* fd : {&bell_, &out_, &other_pidfd_, &epoll_, &wake_}) fd->reset();
+        {
+            const end_table::guard lock(end_table::mutex());
+            end_table::get().remove(*this, lock);
+            if (!link_) return;
+            detach();
+            out_.reset();
+            epoll_.reset();
+            if (!waited_for_)
+                for (unique_fd* fd : {&bell_, &other_pidfd_, &wake_}) fd->reset();
+        }
+        carrier_.reset();
         link_.reset();
+    }
+
+    // ---- messages that it is in
+
+    struct loan {
+        std::shared_ptr<const carrier> by;
+        std::uint64_t end_of_message;  // or of a later one
+    };
+    /// Spares asking about the same carrier again.
+    struct answer {
+        const carrier* about = nullptr;
+        bool over = false;
+    };
+    static bool is_lost(const loan& one, answer& last) noexcept {
+        if (one.by->done_with(one.end_of_message)) return true;
+        if (last.about != one.by.get()) last = {one.by.get(), one.by->over()};
+        return last.over;
+    }
+
+    void lent_by(const std::shared_ptr<const carrier>* by, bool sent) noexcept {
+        if (sent && (!by || !*by)) return;
+        try {
+            if (sent) {
+                const std::lock_guard lock(slow_);
+                const std::uint64_t now =
+                    process_identity::get().generation.load(std::memory_order_relaxed);
+                if (loans_of_ != now) loans_.clear();  // its parent's
+                loans_of_ = now;
+                answer last;
+                if (loans_.size() >= 16)
+                    std::erase_if(loans_, [&](const loan& l) { return is_lost(l, last); });
+                loans_.push_back({*by, (*by)->of->ring((*by)->to).sent()});
+            }
+            lent_.fetch_sub(1, std::memory_order_relaxed);
+        } catch (...) {  // no memory: as if it were in a queue
+        }
+    }
+    /// Whether somebody may still receive it. Of an end that nobody uses.
+    bool undelivered(answer& last) const noexcept {
+        return lent_.load(std::memory_order_relaxed) > 0 ||
+               (loans_of_ == process_identity::get().generation.load(std::memory_order_relaxed) &&
+                !std::all_of(loans_.begin(), loans_.end(),
+                             [&](const loan& l) { return is_lost(l, last); }));
+    }
+    /// Nobody has opened its region for those messages.
+    void take_back() noexcept {
+        if (loans_of_ != process_identity::get().generation.load(std::memory_order_relaxed)) return;
+        for (std::size_t i = 0; i < loans_.size() && link_->memory().awaited(); ++i)
+            region_table::take_back(link_->memory().header().id);
     }
 
     // ---- who owns it
@@ -454,13 +663,19 @@ private:
         const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
         if (mine != 0 && now == mine) return;  // another thread took it
         if (mine != 0 || now != inherited_) {
+            const end_table::guard tables(end_table::mutex());
             out_.reset();  // I3 of the link: sooner is better
             throw_taken(now);
         }
         const pid_t from = owner_word::pid(now);
-        out_ = open_pipe("/proc/" + std::to_string(from) + "/fd/" + std::to_string(out_number_),
-                         O_RDWR, shared().sides[which_ ^ 1].bell);
-        if (!out_) {
+        const std::uint64_t started = own_start_time();
+        const bool opened = [&] {
+            const end_table::guard tables(end_table::mutex());
+            out_ = open_pipe("/proc/" + std::to_string(from) + "/fd/" + std::to_string(out_number_),
+                             O_RDWR, shared().sides[which_ ^ 1].bell);
+            return bool(out_);
+        }();
+        if (!opened) {
             const int error = errno;
             if (error == EMFILE || error == ENFILE)
                 throw_os_error(error, "taking over an inherited connection");
@@ -469,7 +684,13 @@ private:
                               ", which has ended or let go of it (or its /proc is closed to this "
                               "process): move it into the Process that is to have it");
         }
-        become_owner(now);
+        try {
+            become_owner(now, started);
+        } catch (...) {
+            const end_table::guard tables(end_table::mutex());
+            out_.reset();
+            throw;
+        }
     }
 
     [[noreturn]] static void throw_taken(std::uint64_t now) {
@@ -481,8 +702,8 @@ private:
     }
 
     /// I5 of the link. \param from  the word to replace
-    void become_owner(std::uint64_t from) {
-        const std::uint64_t next = owner_word::took(from, this_pid(), start_time(this_pid()));
+    void become_owner(std::uint64_t from, std::uint64_t started) {
+        const std::uint64_t next = owner_word::took(from, this_pid(), started);
         std::uint64_t now = from;
         attach();
         const bool done = (from & owner_word::closed) == 0 && out().ring_line_and([&] {
@@ -537,6 +758,7 @@ private:
         if (epoll_) in().line().polled.store(false, std::memory_order_relaxed);
         epoll_.reset();
         wake_.reset();
+        waited_for_ = owes_look_ = false;
         if (!keeps_pipe) drop_pipe();
     }
     /// In a child of this library: K3, K4 of the link.
@@ -571,8 +793,10 @@ private:
             if (!gone && (now & owner_word::taken) != 0) gone = owner_died(now);
             if (!gone) return false;
             if (other().compare_exchange_strong(now, now | owner_word::closed,
-                                                std::memory_order_seq_cst))
+                                                std::memory_order_seq_cst)) {
+                end_table::get().sweep();  // of what we sent to it
                 return stay_readable();
+            }
         }
     }
 
@@ -591,9 +815,19 @@ private:
     bool owner_died(std::uint64_t word) {
         const std::lock_guard lock(slow_);
         if (watched_.load(std::memory_order_relaxed) != word) {
-            unique_fd pidfd = open_pidfd(owner_word::pid(word));
+            const pid_t pid = owner_word::pid(word);
+            unique_fd pidfd = open_pidfd(pid);
             // Opened first: what is compared then is what the descriptor names.
-            if (pidfd && !owner_word::is_of(word, start_time(owner_word::pid(word)))) pidfd.reset();
+            if (pidfd && !wait_readable(pidfd.get(), deadline::at_once())) {
+                errno = 0;
+                const std::uint64_t started = start_time(pid);
+                const int error = errno != 0 ? errno : ENOENT;
+                if (started == 0 && !wait_readable(pidfd.get(), deadline::at_once()))
+                    throw_os_error(error, "finding out whether process " + std::to_string(pid) +
+                                              ", which has the other end of this connection, "
+                                              "lives: reading /proc/<pid>/stat");
+                if (started != 0 && !owner_word::is_of(word, started)) pidfd.reset();
+            }
             if (epoll_) {
                 if (other_pidfd_)  // a child may have a copy, so to close it is not enough
                     ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, other_pidfd_.get(), nullptr);
@@ -602,6 +836,8 @@ private:
             other_pidfd_.reset();
             other_pidfd_ = std::move(pidfd);
             watched_.store(word, std::memory_order_relaxed);  // under the lock, but for a look
+            if (std::exchange(owes_look_, false) && epoll_ && !other_closed())
+                ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, out_.get(), nullptr);
         }
         return !other_pidfd_ || wait_readable(other_pidfd_.get(), deadline::at_once());
     }
@@ -630,6 +866,20 @@ private:
             other_gone();
     }
 
+    /// As watch_other(), with a message in hand that an error would lose. Without descriptors to
+    /// look, the one that is polled stays readable, so that the next call looks again.
+    void watch_other_with_message() noexcept {
+        try {
+            watch_other();
+        } catch (...) {
+            {
+                const std::lock_guard lock(slow_);
+                owes_look_ = true;
+            }
+            stay_readable();
+        }
+    }
+
     /// Before a send: whether the other end lives is asked now and then, and always if it was not
     /// seen alive lately. Else no system call: it takes what is sent, or sends itself.
     void look_after_other() {
@@ -644,18 +894,22 @@ private:
         if (!takes || since >= 2 * fresh) other_gone();
     }
 
+    /// What close() makes readable; -1 if no other thread is there that could. A look at closed()
+    /// must follow.
+    int wake_for_closing() {
+        if (__libc_single_threaded) return -1;
+        const std::lock_guard lock(slow_);
+        if (!wake_)
+            wake_ = off_stdio(unique_fd(
+                call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
+        return wake_.get();
+    }
+
     /// Until a message may be there or the other end may be gone.
     /// \return false if the deadline came
     bool sleep(deadline until) {
-        int wake = -1;
-        if (!__libc_single_threaded) {  // else nobody is there who could close it meanwhile
-            const std::lock_guard lock(slow_);
-            if (!wake_)
-                wake_ = off_stdio(unique_fd(
-                    call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
-            wake = wake_.get();
-            if (closed()) return true;
-        }
+        const int wake = wake_for_closing();
+        if (closed()) return true;
         if (!in().arm_line(until) || other_gone()) return !until.passed();
         int pidfd;
         {
@@ -663,7 +917,10 @@ private:
             pidfd = other_pidfd_.get();
         }
         pollfd fds[] = {{bell_.get(), POLLIN, 0}, {wake, POLLIN, 0}, {pidfd, POLLIN, 0}};
-        return poll_until(fds, until) > 0;  // a negative descriptor is none
+        // An end that we wait for may be among those kept.
+        const bool keeps = end_table::get().sweep();
+        const deadline next = keeps ? deadline::earlier(until, deadline::after(look_again)) : until;
+        return poll_until(fds, next) > 0 || !until.passed();  // a negative descriptor is none
     }
 
     static void add_to(const unique_fd& set, const unique_fd& fd) {
@@ -717,13 +974,18 @@ private:
     std::size_t most_ = unlimited;     // bytes of a message
     std::atomic<std::uint32_t> users_{0};  // calls that are in here; the highest bit: closed
     std::atomic<bool> freed_{false};
-    std::atomic<std::uint32_t> lent_{0};  // in so many messages, as far as we know
+    std::atomic<std::uint32_t> lent_{0};  // in so many messages that can't be watched
     std::atomic<std::uint64_t> looked_{0}, taken_{0};
 
     std::mutex slow_;  // guards the rest
     unique_fd epoll_;  // what fileno() gave
     unique_fd wake_;   // of those who sleep here while others might close it
     unique_fd other_pidfd_;
+    std::shared_ptr<const carrier> carrier_;  // once it carried an end
+    std::vector<loan> loans_;                 // the messages that it is in
+    std::uint64_t loans_of_ = 0;              // the generation of the process that sent them
+    bool waited_for_ = false;                 // by a wait(), which may poll what it was given
+    bool owes_look_ = false;  // the set is readable only so that somebody comes and looks
     std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
 
     // tables
@@ -735,8 +997,10 @@ inline namespace abi_1 {
 
 inline end_table::end_table() {
     process_identity::get();  // its hooks run before these
-    const int result = ::pthread_atfork(
-        nullptr, nullptr, [] { for_each([](end& one) { one.forked(handover::launching); }); });
+    const int result = ::pthread_atfork(nullptr, nullptr, [] {
+        handover::heir = 0;  // of what its parent was dropping just then
+        for_each([](end& one) { one.forked(handover::launching); });
+    });
     if (result != 0) throw_os_error(result, "pthread_atfork");
     handover::get().settle.store([] { for_each([](end& one) { one.settle(); }); },
                                  std::memory_order_release);
@@ -747,8 +1011,7 @@ void end_table::for_each(F f) {
     for (end* one = get().first_; one != nullptr; one = one->next_) f(*one);
 }
 
-inline void end_table::add(end& one) {
-    const std::lock_guard lock(process_identity::get().tables);
+inline void end_table::add(end& one, const guard&) {
     one.next_ = first_;
     if (first_) first_->previous_ = &one;
     first_ = &one;
@@ -756,8 +1019,7 @@ inline void end_table::add(end& one) {
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-inline void end_table::remove(end& one) noexcept {
-    const std::lock_guard lock(process_identity::get().tables);
+inline void end_table::remove(end& one, const guard&) noexcept {
     if (!std::exchange(one.listed_, false)) return;
     if (one.next_) one.next_->previous_ = one.previous_;
     (one.previous_ ? one.previous_->next_ : first_) = one.next_;
@@ -765,19 +1027,43 @@ inline void end_table::remove(end& one) noexcept {
 }
 
 inline void end_table::keep(std::unique_ptr<end> lent) {
-    std::list<std::unique_ptr<end>> dropped, kept;  // both go after the lock
+    rlimit descriptors{};
+    ::getrlimit(RLIMIT_NOFILE, &descriptors);
+    const std::size_t most = std::min<std::size_t>(1024, descriptors.rlim_cur / 4);
+    ends dropped, kept;  // both go after the lock
     kept.push_back(std::move(lent));
-    const std::lock_guard lock(process_identity::get().tables);
-    lent_.splice(lent_.end(), kept);
-    if (lent_.size() > 1024) dropped.splice(dropped.end(), lent_, lent_.begin());
+    {
+        const guard lock(mutex());
+        lent_.splice(lent_.end(), kept);
+        while (lent_.size() > most) dropped.splice(dropped.end(), lent_, lent_.begin());
+        kept_.store(lent_.size(), std::memory_order_relaxed);
+    }
+    close(dropped);
 }
 
-inline void end_table::sweep() noexcept {
-    std::list<std::unique_ptr<end>> dropped;  // goes after the lock
-    const std::lock_guard lock(process_identity::get().tables);
-    for (auto it = lent_.begin(); it != lent_.end();) {
-        const auto here = it++;
-        if (!(*here)->owns() || (*here)->other_closed()) dropped.splice(dropped.end(), lent_, here);
+inline bool end_table::sweep() noexcept {
+    while (kept_.load(std::memory_order_relaxed) != 0) {
+        ends dropped;  // goes after the lock
+        end::answer about;
+        {
+            const guard lock(mutex());
+            for (auto it = lent_.begin(); it != lent_.end();) {
+                const auto here = it++;
+                if (!(*here)->owns() || !(*here)->undelivered(about))
+                    dropped.splice(dropped.end(), lent_, here);
+            }
+            kept_.store(lent_.size(), std::memory_order_relaxed);
+        }
+        if (dropped.empty()) return true;
+        close(dropped);  // what lies in them may be lost now, too
+    }
+    return false;
+}
+
+inline void end_table::close(ends& undelivered) noexcept {
+    for (const auto& one : undelivered) {
+        if (one->owns()) one->take_back();
+        one->close();
     }
 }
 

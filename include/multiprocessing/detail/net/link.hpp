@@ -38,7 +38,7 @@ namespace multiprocessing::detail {
 ///     63      closed, for ever: by its owner, or by the other end that found its owner dead
 ///     62      taken: an owner got it by its own doing, so a former one may have its pipe open
 ///     46..61  how often it changed hands
-///     22..45  when the owner started, modulo 2^24 ticks; only if taken
+///     22..45  when the owner started, modulo 2^24 ticks, 1 for 0; only if taken. 0: not known
 ///      0..21  pid
 struct owner_word {
     static constexpr std::uint64_t closed = std::uint64_t{1} << 63;
@@ -60,8 +60,10 @@ struct owner_word {
     static constexpr pid_t pid(std::uint64_t word) noexcept {
         return static_cast<pid_t>(word & 0x3fffff);  // the kernel's most is 2^22
     }
+    /// \param started  not 0, which would say nothing
     static constexpr bool is_of(std::uint64_t word, std::uint64_t started) noexcept {
-        return (word >> 22 & 0xffffff) == started_bits(started);
+        const std::uint64_t known = word >> 22 & 0xffffff;
+        return known == 0 || known == started_bits(started);
     }
 
 private:
@@ -69,13 +71,16 @@ private:
         return (((word >> 46) + 1) & 0xffff) << 46;
     }
     static constexpr std::uint64_t started_bits(std::uint64_t started) noexcept {
-        return started & 0xffffff;
+        const std::uint64_t bits = started & 0xffffff;
+        return started != 0 && bits == 0 ? 1 : bits;
     }
 };
 
 /// Layout  side[e], of end e, on lines of its own:
 ///      0 owner   an owner_word
 ///      8 bell    inode of pipe e, since who opens it through /proc must know that it is the one
+///     16 carries   1 once a message with an end in it was put into ring e, and before
+///     20 decoding  how many messages end e has taken and not decoded, once it carries
 /// Then constants.
 /// Writers  owner: by compare-exchange: the owner (closes it; gives it to a child), a process that
 ///     inherited or received it (takes it), the owner of the other end (closes it for the dead).
@@ -94,6 +99,9 @@ private:
 /// I5  who makes an owner of an end that is, or becomes, taken, rings the other end and then makes
 ///     the exchange, both under the lock that the other end needs to arm: so that one looks for the
 ///     owner after the exchange, or is not asleep.
+/// I6  an undelivered end in ring e: its message was not taken, or is being decoded (counted before
+///     it is committed as taken, until the end was taken or the message is dropped). Else, or when
+///     end e is over, its sender closes it.
 /// Kill table
 ///     K1  the owner killed anywhere: I4, and the ring's tables. What was sent before arrives.
 ///     K2  killed in close() before the exchange: as K1. Behind it: closed; the other end finds
@@ -104,10 +112,13 @@ private:
 ///         gives it to the dead, drops its own copy of the pipe, and that hangs up.
 ///     K5  one that takes an end killed before the exchange: nothing happened, but that the other
 ///         end may look in vain. Behind it: it was the owner, and the other end is awake (I5).
+///     K6  killed while it decodes: decoding stays above 0, and its end of the link is over (I4).
 struct link_shared {
     struct alignas(line_pair) side {
         std::atomic<std::uint64_t> owner;
         std::uint64_t bell;
+        std::atomic<std::uint32_t> carries;
+        std::atomic<std::uint32_t> decoding;
     };
     side sides[2];
     std::uint64_t segments;  // of each ring

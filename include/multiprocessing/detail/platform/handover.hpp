@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <utility>
 
 #include <sys/types.h>
 #include <unistd.h>
@@ -57,10 +58,13 @@ inline void await_handover(const futex_word& handed, pid_t parent) {
 /// While this lives, what this thread destroys goes to that process.
 class handing_over {
 public:
-    explicit handing_over(pid_t heir) noexcept { handover::heir = heir; }
+    explicit handing_over(pid_t heir) noexcept : outer_(std::exchange(handover::heir, heir)) {}
     handing_over(const handing_over&) = delete;
     handing_over& operator=(const handing_over&) = delete;
-    ~handing_over() { handover::heir = 0; }
+    ~handing_over() { handover::heir = outer_; }
+
+private:
+    const pid_t outer_;
 };
 
 }  // namespace multiprocessing::detail

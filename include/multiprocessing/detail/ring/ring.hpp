@@ -281,6 +281,8 @@ public:
     bool empty() const noexcept {
         return shared_->get.committed.read().at.bytes >= shared_->put.committed.read().at.bytes;
     }
+    /// How many bytes were put since creation.
+    std::uint64_t sent() const noexcept { return shared_->put.committed.read().at.bytes; }
     /// How many bytes were taken since creation.
     std::uint64_t taken() const noexcept { return shared_->get.committed.read().at.bytes; }
 

@@ -21,13 +21,17 @@ public:
     ~loans() {
         innermost() = outer_;
         for (const region_id& id : lent_) region_table::take_back(id);
-        for (const undo& one : undos_) one.call(one.object);
+        for (const watcher& one : watchers_) one.call(one.object, false, nullptr);
     }
 
-    void sent() noexcept {
+    /// \param by  what it went through, for those who watch it; null: something that they can't
+    ///     watch, such as a queue
+    void sent(const void* by = nullptr) noexcept {
         lent_.clear();
-        undos_.clear();
+        for (const watcher& one : watchers_) one.call(one.object, true, by);
+        watchers_.clear();
     }
+    bool watched() const noexcept { return !watchers_.empty(); }
 
     /// Lends for the message that this thread encodes.
     template <class Object>
@@ -37,15 +41,15 @@ public:
         return handle;
     }
 
-    /// Will call `call(object)` unless the message that this thread encodes is sent. The object is
-    /// part of what is sent, hence outlives this.
-    static void on_return(void (*call)(void*) noexcept, void* object) {
-        if (loans* message = innermost()) message->undos_.push_back({call, object});
+    /// Calls `call(object, whether it was sent, by what)` at the end of the message that this
+    /// thread encodes. The object is part of what is sent, hence outlives this.
+    static void watch(void (*call)(void*, bool, const void*) noexcept, void* object) {
+        if (loans* message = innermost()) message->watchers_.push_back({call, object});
     }
 
 private:
-    struct undo {
-        void (*call)(void*) noexcept;
+    struct watcher {
+        void (*call)(void*, bool, const void*) noexcept;
         void* object;
     };
 
@@ -56,7 +60,7 @@ private:
 
     loans* outer_;
     std::vector<region_id> lent_;
-    std::vector<undo> undos_;
+    std::vector<watcher> watchers_;
 };
 
 }  // namespace multiprocessing::detail
