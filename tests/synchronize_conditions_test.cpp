@@ -404,6 +404,25 @@ TEST_CASE("Condition: the lock's holder dies while others wait", "[sync][conditi
               }).exit_status() == -SIGKILL);
         CHECK(second.exit_status() == 0);
     }
+
+    const mp::SharedLock foreign;
+    child third([&] {
+        std::unique_lock guard(foreign);
+        try {
+            condition.wait(guard);
+        } catch (const mp::AbandonedLock&) {
+            return guard.owns_lock() ? 1 : 0;
+        }
+        return 2;
+    });
+    CHECK(third.wait_asleep());
+    CHECK(child([&] {
+              foreign.acquire();
+              condition.notify();
+              ::raise(SIGKILL);
+              return 0;
+          }).exit_status() == -SIGKILL);
+    CHECK(third.exit_status() == 0);
 }
 
 TEST_CASE("Condition: with the lock, who is notified wakes when it is given back",
