@@ -135,6 +135,11 @@ public:
 
     /// What the child does; calls the callable unless overridden. An exception that it throws is
     /// printed to stderr, and the exit code is 1.
+    ///
+    /// A Connection that is a member of the derived class is the child's from its first use there,
+    /// not from start() on: use it first thing, and close the parent's copy after that. If the
+    /// child is killed before, the other end waits until that copy is closed. To hand it over for
+    /// good give it to the constructor above, as an argument of the callable.
     virtual void run() {
         if (target_) target_();
     }

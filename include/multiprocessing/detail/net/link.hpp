@@ -113,6 +113,11 @@ private:
 ///     K5  one that takes an end killed before the exchange: nothing happened, but that the other
 ///         end may look in vain. Behind it: it was the owner, and the other end is awake (I5).
 ///     K6  killed while it decodes: decoding stays above 0, and its end of the link is over (I4).
+///     K7  killed while it was to receive an end: its sender finds that out (I6) at its next use,
+///     or
+///         every look_again while it sleeps.
+/// Not covered: exec by an owner that took its end. Its pidfd does not tell, and a former owner may
+/// have the pipe open: the end lasts as long as the new program.
 struct link_shared {
     struct alignas(line_pair) side {
         std::atomic<std::uint64_t> owner;
