@@ -2,6 +2,7 @@
 
 #include <multiprocessing/connection.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -415,7 +416,15 @@ TEST_CASE("Listener: close ends it in forked children, and for those who were no
     } else {
         auto client = mp::Client(listener.address());
         const mp::Address address = listener.address();
+        std::vector<int> fill;  // it takes no descriptor that it has not got
+        rlimit before{};
+        ::getrlimit(RLIMIT_NOFILE, &before);
+        const rlimit now{std::min<rlim_t>(256, before.rlim_max), before.rlim_max};
+        ::setrlimit(RLIMIT_NOFILE, &now);
+        for (int fd; (fd = ::dup(2)) >= 0;) fill.push_back(fd);
         listener.close();
+        for (const int fd : fill) ::close(fd);
+        ::setrlimit(RLIMIT_NOFILE, &before);
         REQUIRE(client.poll(test::patience));
         CHECK_THROWS_AS(client.recv<int>(), mp::EndOfFile);
         try {

@@ -135,17 +135,17 @@ public:
     void close() noexcept {
         const std::lock_guard lock(mutex_);
         if (!socket_) return;
+        if (some_) retry([&] { return ::eventfd_write(some_.get(), 1); });  // for other threads
+        set_.reset();                                                       // theirs is a share
+        newcomers_.clear();
+        ready_.clear();
         if (::fcntl(socket_.get(), F_GETOWN) == ::getpid()) {
             if (handover::heir != 0)
                 ::fcntl(socket_.get(), F_SETOWN, handover::heir);
             else
-                end_for_all();
+                end_for_all();  // takes a descriptor: by now there is one, of set_
         }
         socket_.reset();
-        newcomers_.clear();
-        ready_.clear();
-        if (some_) retry([&] { return ::eventfd_write(some_.get(), 1); });  // for other threads
-        set_.reset();                                                       // theirs is a share
     }
 
     // --- for wait()
@@ -305,7 +305,6 @@ private:
             if (::lstat(path, &now) == 0 && now.st_ino == inode_ && now.st_dev == device_)
                 ::unlink(path);  // else somebody else listens there by now
         }
-        newcomers_.clear();  // first: what follows needs a descriptor
         ::shutdown(socket_.get(), SHUT_RDWR);
         const auto drop_one = [&] {
             return unique_fd(retry([&] {
