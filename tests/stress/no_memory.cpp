@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: BSL-1.0
 
 /// \file
-/// Every use of a queue with its n-th allocation failing, for every n: std::bad_alloc or success,
-/// never a hang, a crash or a lost item. Prints how many allocations failed.
+/// Every use of a queue, and a pool's of its parent, with the n-th allocation failing, for every n:
+/// std::bad_alloc or success, never a hang, a crash or a lost item. Prints how many allocations
+/// failed.
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <multiprocessing/pool.hpp>
 #include <multiprocessing/queues.hpp>
 
 namespace mp = multiprocessing;
 
-static long allocations_left = -1;  // negative: no bound
+static thread_local long allocations_left = -1;  // negative: no bound
 
 [[gnu::noinline]] void* operator new(std::size_t size) {
     if (allocations_left == 0) throw std::bad_alloc();
@@ -53,20 +57,78 @@ static void use() {
 }
 
 /// \return false if all went well without a failing allocation
-static bool fails_at(long n) {
-    const pid_t child = ::fork();
-    if (child == 0) {
-        ::alarm(10);
-        allocations_left = n;
-        bool failed = false;
+static bool use_queues(long n) {
+    bool failed = false;
+    allocations_left = n;
+    try {
+        use();
+    } catch (const std::bad_alloc&) {
+        failed = true;
+    }
+    allocations_left = -1;
+    use();  // and everything still works
+    return failed;
+}
+
+/// The workers and their supervisor have all the memory that they want.
+static bool use_pool(long n) {
+    mp::Pool pool(2);
+    const auto twice = [](int x) { return 2 * x; };
+    const auto text = [](int x) {
+        if (x == 3) throw std::out_of_range("three");
+        return std::string(1000, 'x');
+    };
+    const std::vector<int> numbers{1, 2, 3, 4, 5, 6, 7, 8};
+    if (pool.apply(twice, 1) != 2) std::_Exit(4);
+    bool failed = false;
+    const auto attempt = [&](auto what) {
         try {
-            use();
+            what();
         } catch (const std::bad_alloc&) {
             failed = true;
         }
-        allocations_left = -1;
-        use();  // and everything still works
-        std::_Exit(failed ? 1 : 0);
+    };
+    allocations_left = n;
+    attempt([&] {
+        if (pool.apply(twice, 2) != 4) std::_Exit(5);
+    });
+    attempt([&] {
+        static std::atomic<int> told = 0;
+        auto one =
+            pool.apply_async(mp::TaskOptions<int>{.callback = [](int) { ++told; }}, twice, 3);
+        if (one.get() != 6 || told != 1) std::_Exit(6);
+    });
+    attempt([&] {
+        if (pool.map(twice, numbers).back() != 16) std::_Exit(7);
+    });
+    attempt([&] {
+        if (pool.map_async(twice, numbers, {.chunksize = 3}).get().back() != 16) std::_Exit(8);
+    });
+    attempt([&] {
+        try {
+            pool.map(text, numbers, {.chunksize = 2});
+            std::_Exit(9);
+        } catch (const std::out_of_range&) {
+        }
+    });
+    attempt([&] {
+        int sum = 0;
+        for (const int one : pool.imap(twice, numbers)) sum += one;
+        if (sum != 72) std::_Exit(10);
+    });
+    allocations_left = -1;
+    if (pool.map(twice, numbers).back() != 16) std::_Exit(11);
+    pool.close();
+    pool.join();
+    return failed;
+}
+
+/// \return false if all went well without a failing allocation
+static bool fails_at(long n, bool (*use)(long)) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::alarm(30);
+        std::_Exit(use(n) ? 1 : 0);
     }
     int status = 0;
     ::waitpid(child, &status, 0);
@@ -78,8 +140,10 @@ static bool fails_at(long n) {
 }
 
 int main() {
-    long n = 0;
-    while (fails_at(n)) ++n;
-    std::printf("%ld allocations failed one by one, 0 failures\n", n);
-    return n > 10 ? 0 : 1;
+    long queues = 0, pool = 0;
+    while (fails_at(queues, use_queues)) ++queues;
+    while (fails_at(pool, use_pool)) ++pool;
+    std::printf("%ld allocations of queues, %ld of a pool failed one by one, 0 failures\n", queues,
+                pool);
+    return queues > 10 && pool > 10 ? 0 : 1;
 }

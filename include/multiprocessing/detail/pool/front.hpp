@@ -396,7 +396,10 @@ private:
             back_->send(header, bytes);
         } catch (...) {
             const std::lock_guard lock(mutex_);
-            if (is_out(*task)) leave(*task);
+            if (is_out(*task)) {
+                leave(*task);
+                task->id = {};  // it was never out
+            }
             throw;
         }
     }

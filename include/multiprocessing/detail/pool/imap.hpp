@@ -59,15 +59,19 @@ public:
 
     /// What was not begun is not begun; what runs is let go.
     void abandon() noexcept {
-        std::deque<std::shared_ptr<chunk<R>>> left;
-        {
-            const std::lock_guard lock(mutex_);
-            left.swap(out_);
-        }
-        for (const auto& each : left) try {
+        for (;;) {
+            std::shared_ptr<chunk<R>> each;
+            {
+                const std::lock_guard lock(mutex_);
+                if (out_.empty()) return;
+                each = std::move(out_.front());
+                out_.pop_front();
+            }
+            try {
                 if (!each->is_complete()) front_->drop(each);
             } catch (...) {  // it runs, then
             }
+        }
     }
 
     std::shared_ptr<chunk<R>> next() override {
@@ -202,8 +206,7 @@ private:
     }
     std::size_t size() const { return std::max<std::size_t>(current_->items, 1); }
     R take() {
-        if (const auto found = current_->errors.find(at_); found != current_->errors.end())
-            std::rethrow_exception(found->second);
+        if (std::exception_ptr error = current_->error(at_)) std::rethrow_exception(error);
         if constexpr (!std::is_void_v<R>) return static_cast<R>(std::move(current_->values[at_]));
     }
     void advance() {

@@ -211,13 +211,17 @@ private:
         }
         auto self = wishes_->self.lock();
         if (!self) return;
-        auto kept_value = std::make_shared<std::optional<value_type>>(std::move(value));
-        front_->after([this, self = std::move(self), kept_value, error] {
-            tell_result(
-                wishes_->told, kept_value->has_value() ? &**kept_value : nullptr, error,
-                [&] { this->finish(std::move(**kept_value)); },
-                [&](std::exception_ptr e) { this->fail(std::move(e)); });
-        });
+        try {
+            auto kept_value = std::make_shared<std::optional<value_type>>(std::move(value));
+            front_->after([this, self = std::move(self), kept_value, error] {
+                tell_result(
+                    wishes_->told, kept_value->has_value() ? &**kept_value : nullptr, error,
+                    [&] { this->finish(std::move(**kept_value)); },
+                    [&](std::exception_ptr e) { this->fail(std::move(e)); });
+            });
+        } catch (...) {  // no memory for the callback
+            this->fail(std::current_exception());
+        }
     }
 
     bool was_cancelled() const {
@@ -247,6 +251,7 @@ public:
     std::size_t item_size = 0;  // of flat items, else 0
     std::vector<value_type> values;
     std::map<std::uint32_t, std::exception_ptr> errors;  // by item
+    std::exception_ptr unlisted;                         // for want of memory: it is of all items
     std::function<void(chunk&, std::uint32_t)> on_error;
     std::function<void(chunk&)> on_complete;
 
@@ -270,7 +275,11 @@ public:
         }
     }
     void failed(std::uint32_t item, std::exception_ptr error) noexcept override {
-        errors[item] = std::move(error);
+        try {
+            errors[item] = error;
+        } catch (...) {
+            unlisted = std::move(error);
+        }
         ++more.failures;
         if (on_error) on_error(*this, item);
     }
@@ -280,6 +289,11 @@ public:
     void complete() noexcept override {
         complete_.store(true, std::memory_order_release);  // (A) values, errors
         if (on_complete) on_complete(*this);
+    }
+    /// Null: the item has a result.
+    std::exception_ptr error(std::uint32_t item) const noexcept {
+        const auto found = errors.find(item);
+        return found != errors.end() ? found->second : unlisted;
     }
     bool is_complete() const noexcept { return complete_.load(std::memory_order_acquire); }  // (A)
 
@@ -530,9 +544,9 @@ private:
                     made->on_error = [this](chunk<R>& c, std::uint32_t item) { on_error(c, item); };
                     made->on_complete = [this, self = this->shared_from_this(), in_background](
                                             chunk<R>& c) { on_complete(c, in_background); };
-                    out_.fetch_add(1, std::memory_order_relaxed);  // (C): one thread sends
                     const std::lock_guard lock(mutex_);
                     chunks_.push_back(made);
+                    out_.fetch_add(1, std::memory_order_relaxed);  // (C): one thread sends
                 });
             ended_.store(failing() || chunks_in_.at_end(), std::memory_order_release);
         } catch (...) {  // of the range, of encoding, of sending
@@ -559,10 +573,13 @@ private:
         std::vector<std::shared_ptr<chunk<R>>> behind;
         {
             const std::lock_guard lock(mutex_);
-            fail_at(at.more.first + item, at.errors[item]);
-            for (const auto& each : chunks_)
-                if (each->more.first > at.more.first + item && !each->is_complete())
-                    behind.push_back(each);
+            fail_at(at.more.first + item, at.error(item));
+            try {
+                for (const auto& each : chunks_)
+                    if (each->more.first > at.more.first + item && !each->is_complete())
+                        behind.push_back(each);
+            } catch (...) {  // no memory: the others are begun, then
+            }
         }
         for (const auto& each : behind)
             if (!each->is_complete() && front_->withdraw(*each)) each->complete();
@@ -570,30 +587,44 @@ private:
 
     void on_complete(chunk<R>& c, bool in_background) {
         chunks_in_.note_done(c);
-        if (progress_.wanted()) {
-            front_->after([this, self = this->shared_from_this(), items = c.items,
-                           failed = c.more.failures, in_background] {
+        if (progress_.wanted() && later([this, self = this->shared_from_this(), items = c.items,
+                                         failed = c.more.failures, in_background] {
                 try {
                     progress_.add(items, failed);
                 } catch (...) {
-                    const std::lock_guard lock(mutex_);
-                    fail_at(0, std::current_exception());
+                    give_up();
                 }
                 after_chunk(in_background);
-            });
-        } else {
-            after_chunk(in_background);
-        }
+            }))
+            return;
+        after_chunk(in_background);
     }
 
     void after_chunk(bool in_background) {
         out_.fetch_sub(1, std::memory_order_acq_rel);
-        if (in_background)
-            front_->after([self = this->shared_from_this()] {
+        if (in_background && later([self = this->shared_from_this()] {
                 if (!self->finished()) self->pump(true);
-            });
-        else
-            settle();
+            }))
+            return;
+        settle();
+    }
+
+    /// As a callback. \return false if there is no memory for it: this is the map's error then
+    template <class F>
+    bool later(F f) noexcept {
+        try {
+            front_->after(std::move(f));
+            return true;
+        } catch (...) {
+            give_up();
+            return false;
+        }
+    }
+    /// The exception that is being handled ends the map. On the collecting thread.
+    void give_up() noexcept {
+        const std::lock_guard lock(mutex_);
+        fail_at(0, std::current_exception());
+        ended_.store(true, std::memory_order_release);
     }
 
     void settle() {
@@ -630,15 +661,18 @@ private:
                 options_, values.get(), error, [&] { this->finish(std::move(*values)); },
                 [&](std::exception_ptr e) { this->fail(std::move(e)); });
         };
-        if (options_.callback || options_.error_callback) {
-            front_->after([this, tell, self = this->shared_from_this()] {
-                tell();
-                job_.end();
-            });
-        } else {
-            tell();
-            job_.end();
-        }
+        if (options_.callback || options_.error_callback) try {
+                front_->after([this, tell, self = this->shared_from_this()] {
+                    tell();
+                    job_.end();
+                });
+                return;
+            } catch (...) {  // no memory for the callback
+                this->fail(std::current_exception());
+                return job_.end();
+            }
+        tell();
+        job_.end();
     }
 
     static constexpr std::uint64_t none = ~std::uint64_t{0};
