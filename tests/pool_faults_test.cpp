@@ -2,6 +2,7 @@
 
 #include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/detail/process/limits.hpp>
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
@@ -25,6 +26,8 @@
 #include <vector>
 
 #include <pthread.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support/catch.hpp"
@@ -331,6 +334,80 @@ TEST_CASE("Pool: a worker killed while it sends a large result ends its own task
     }
 }
 
+TEST_CASE("Pool: a task too large for its workers' memory is answered, and no other suffers",
+          "[pool][error]") {
+    if (test::address_sanitizer) return;  // its own memory is beyond any limit
+    mp::Pool pool(mp::PoolOptions{.processes = 2, .limits = {.memory = 64u << 20}});
+    auto large = pool.apply_async([](const std::string& s) { return s.size(); },
+                                  std::string(150'000'000, 'x'));
+    auto small = pool.apply_async(square, 3);
+    REQUIRE(large.wait(30s));
+    CHECK_THROWS_AS(large.get(), std::bad_alloc);
+    REQUIRE(small.wait(30s));
+    CHECK(small.get() == 9);
+    std::vector<std::string> texts(10, "short");
+    texts[4] = std::string(150'000'000, 'x');
+    auto sizes = pool.imap([](const std::string& s) { return s.size(); }, texts, {.chunksize = 1});
+    int right = 0, refused = 0;
+    for (auto it = sizes.begin(); it != sizes.end(); ++it) try {
+            right += *it == 5;
+        } catch (const std::bad_alloc&) {
+            ++refused;
+        }
+    CHECK(right == 9);
+    CHECK(refused == 1);
+    for (const auto& worker : pool.stats().workers) CHECK(worker.restarts == 0);
+}
+
+TEST_CASE("Pool: a result for which the parent has no memory is its own task's std::bad_alloc",
+          "[pool][error]") {
+    if (test::address_sanitizer) return;  // its own memory is beyond any limit
+    test::child host([] {
+        const auto large = [] { return std::vector<char>(100'000'000); };
+        const auto refused = [](auto ask) {
+            try {
+                ask();
+                return false;
+            } catch (const std::bad_alloc&) {
+                return true;
+            }
+        };
+        mp::Pool pool(2);
+        if (pool.apply_async(square, 2).get() != 4) return 1;  // all threads are there
+        rlimit memory{};
+        ::getrlimit(RLIMIT_DATA, &memory);
+        const rlimit all = memory;
+        memory.rlim_cur = *mp::detail::private_bytes() + 48'000'000;
+        ::setrlimit(RLIMIT_DATA, &memory);
+        for (int round = 0; round < 3; ++round) {
+            auto unwatched = pool.apply_async(large);  // the background collects it
+            std::vector<mp::AsyncResult<int>> others;
+            for (int i = 0; i < 20; ++i) others.push_back(pool.apply_async(square, i));
+            if (!test::eventually([&] { return unwatched.ready(); })) return 2;
+            if (!refused([&] { unwatched.get(); })) return 3;
+            for (int i = 0; i < 20; ++i)
+                if (others[static_cast<std::size_t>(i)].get() != i * i) return 4;
+            if (!refused([&] { pool.apply(large); })) return 5;
+            int answer = 0;
+            std::thread([&] { answer = pool.apply(square, 3); }).join();
+            if (answer != 9) return 6;
+            const auto one_large = [](int i) {
+                return std::vector<char>(i == 3 ? 100'000'000 : 1);
+            };
+            if (!refused([&] { pool.map(one_large, numbers(8), {.chunksize = 4}); })) return 7;
+            // Each has its place, but not all together.
+            const auto eighth = [](int) { return std::vector<std::array<char, 8>>(1'000'000); };
+            const auto flat = [](int) { return std::array<char, 4096>{}; };
+            if (!refused([&] { pool.map(eighth, numbers(8)); })) return 8;
+            if (!refused([&] { pool.map(flat, numbers(20'000)); })) return 9;
+            if (pool.map(square, numbers(9)).back() != 64) return 10;
+        }
+        ::setrlimit(RLIMIT_DATA, &all);
+        return pool.apply(large).size() == 100'000'000 ? 0 : 11;
+    });
+    CHECK(host.exit_status() == 0);
+}
+
 TEST_CASE("Pool: all workers may die at once, again and again", "[pool][crash]") {
     const test::no_leaks leaks;
     mp::Pool pool(3);
@@ -345,6 +422,30 @@ TEST_CASE("Pool: all workers may die at once, again and again", "[pool][crash]")
         }
         CHECK(pool.apply(square, round) == round * round);
     }
+}
+
+TEST_CASE("Pool: worker_pids and stats name all workers of a pool that was just made", "[pool]") {
+    for (int round = 0; round < 10; ++round) {
+        mp::Pool pool(3);
+        std::vector<pid_t> pids = pool.worker_pids();
+        CHECK(std::set<pid_t>(pids.begin(), pids.end()).size() == 3);
+        for (const pid_t pid : pids) CHECK(::kill(pid, 0) == 0);
+        for (const auto& worker : pool.stats().workers) std::erase(pids, worker.pid);
+        CHECK(pids.empty());
+    }
+    mp::Pool ended(2);
+    for (const auto& worker : ended.stats().workers) CHECK(worker.pid > 0);
+    ended.close();
+    CHECK(ended.worker_pids().size() == 2);
+    ended.join();
+    CHECK(ended.worker_pids().empty());
+    mp::Pool killed(2);
+    killed.terminate();
+    CHECK(killed.worker_pids().empty());
+    CHECK(killed.stats().workers.size() == 2);
+    mp::Pool broken(mp::PoolOptions{.processes = 2, .initializer = [] { std::abort(); }});
+    CHECK_THROWS_AS(broken.apply(square, 1), mp::PoolBroken);
+    broken.worker_pids();  // comes back
 }
 
 TEST_CASE("Pool: worker_pids never names a worker that was replaced", "[pool][crash]") {
@@ -369,6 +470,29 @@ TEST_CASE("Pool: worker_pids never names a worker that was replaced", "[pool][cr
         } catch (const mp::WorkerCrashed&) {
         }
     }
+}
+
+TEST_CASE("Pool: workers are looked after while others are still being started", "[pool][crash]") {
+    // In the supervisor each fork waits until a worker has ended, if there is one.
+    static std::atomic<bool>& slow = test::shared_memory<std::atomic<bool>>();
+    static std::atomic<int>& begun = test::shared_memory<std::atomic<int>>();
+    static const pid_t parent = ::getpid();
+    ::pthread_atfork(
+        [] {
+            siginfo_t ended;
+            if (slow && ::getpid() != parent) ::waitid(P_ALL, 0, &ended, WEXITED | WNOWAIT);
+        },
+        nullptr, nullptr);
+    slow = true;
+    mp::Pool pool(mp::PoolOptions{.processes = 8, .initializer = [] {
+                                      ++begun;
+                                      throw std::runtime_error("no licence");
+                                  }});
+    CHECK_THROWS_AS(pool.apply(square, 1), mp::PoolBroken);
+    pool.terminate();
+    pool.join();
+    CHECK(begun <= 2);
+    slow = false;
 }
 
 TEST_CASE("Pool: workers are replaced while threads of the parent hold locks", "[pool][crash]") {

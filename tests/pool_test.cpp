@@ -182,6 +182,47 @@ TEST_CASE("Pool: flat results of any size come whole", "[pool]") {
     CHECK(flat_of<500'000>(pool));
 }
 
+TEST_CASE("Pool: the items of a range may come as proxies", "[pool][imap]") {
+    mp::Pool pool(2);
+    const std::vector<bool> bits{true, false, true, true};
+    const auto flip = [](bool b) { return b ? 0 : 1; };
+    const std::vector<int> expected{0, 1, 0, 0};
+    CHECK(pool.map(flip, bits) == expected);
+    CHECK(pool.map_async(flip, std::vector<bool>(bits)).get() == expected);
+    CHECK(pool.map([](bool b) { return !b; }, bits, {.chunksize = 3}) ==
+          std::vector<bool>{false, true, false, false});
+    std::vector<int> got;
+    for (const int one : pool.imap(flip, bits)) got.push_back(one);
+    CHECK(got == expected);
+    int sum = 0;
+    for (const int one : pool.imap_unordered(flip, bits)) sum += one;
+    CHECK(sum == 1);
+    CHECK(mp::map([&](bool b) { return flip(b); }, bits) == expected);
+
+    struct stands_for {  // a text that is made when it is read
+        operator std::string() const { return std::string(n, 'x'); }
+        std::size_t n;
+    };
+    struct texts {
+        using value_type = std::string;
+        using difference_type = std::ptrdiff_t;
+        std::size_t n = 0;
+        stands_for operator*() const { return {n}; }
+        texts& operator++() {
+            ++n;
+            return *this;
+        }
+        void operator++(int) { ++n; }
+        bool operator==(std::default_sentinel_t) const { return n == 5; }
+    };
+    struct range {
+        texts begin() const { return {}; }
+        std::default_sentinel_t end() const { return {}; }
+    };
+    CHECK(pool.map([](const std::string& text) { return text.size(); }, range{}) ==
+          std::vector<std::size_t>{0, 1, 2, 3, 4});
+}
+
 TEST_CASE("Pool: imap reads its input as results are consumed", "[pool][imap]") {
     mp::Pool pool(2);
     struct counting {  // endless, single pass

@@ -8,13 +8,17 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -254,6 +258,19 @@ TEST_CASE("Condition: goes by message with its lock", "[sync][condition]") {
     }
 }
 
+TEST_CASE("Condition: a damaged message is refused", "[sync][condition]") {
+    const mp::Condition condition;
+    const auto message = mp::detail::encode(condition);
+    std::vector<std::byte> flat;
+    for (const auto piece : message.pieces()) flat.insert(flat.end(), piece.begin(), piece.end());
+    REQUIRE(flat.back() == std::byte{0});  // a lock of its own
+    CHECK(mp::detail::decode<mp::Condition>(flat) == condition);
+    for (const int which : {3, 255}) {
+        flat.back() = static_cast<std::byte>(which);
+        CHECK_THROWS_AS(mp::detail::decode<mp::Condition>(flat), mp::SerializationError);
+    }
+}
+
 TEST_CASE("Condition: one killed while it waits takes no notify along (K1)",
           "[sync][condition][kill]") {
     const test::no_leaks leaks;
@@ -291,6 +308,23 @@ TEST_CASE("Condition: one killed after it was chosen hands its notify on (K2)",
     CHECK(all.awake == 1);
     condition.notify();
     CHECK(all[3].exit_status() == 0);
+}
+
+TEST_CASE("Condition: one who is interrupted all the time gets a dead one's notify (K2)",
+          "[sync][condition][kill]") {
+    const mp::Condition condition;
+    waiters all(condition);
+    all.add();
+    child second([&] {
+        test::interrupt_often();
+        const std::lock_guard guard(condition);
+        return condition.wait() ? 0 : 1;
+    });
+    CHECK(second.wait_asleep());
+    all[0].stop();
+    condition.notify();
+    all[0].kill();
+    CHECK(second.exit_status() == 0);
 }
 
 TEST_CASE("Condition: a deadline takes what a dead one was notified of (K2)",
@@ -370,6 +404,25 @@ TEST_CASE("Condition: the lock's holder dies while others wait", "[sync][conditi
               }).exit_status() == -SIGKILL);
         CHECK(second.exit_status() == 0);
     }
+
+    const mp::SharedLock foreign;
+    child third([&] {
+        std::unique_lock guard(foreign);
+        try {
+            condition.wait(guard);
+        } catch (const mp::AbandonedLock&) {
+            return guard.owns_lock() ? 1 : 0;
+        }
+        return 2;
+    });
+    CHECK(third.wait_asleep());
+    CHECK(child([&] {
+              foreign.acquire();
+              condition.notify();
+              ::raise(SIGKILL);
+              return 0;
+          }).exit_status() == -SIGKILL);
+    CHECK(third.exit_status() == 0);
 }
 
 TEST_CASE("Condition: with the lock, who is notified wakes when it is given back",
@@ -391,6 +444,44 @@ TEST_CASE("Condition: with the lock, who is notified wakes when it is given back
     for (const child& one : waiting) CHECK(one.wait_asleep());
     lock.release();
     for (child& one : waiting) CHECK(one.exit_status() == 0);
+}
+
+TEST_CASE("Condition: its last handle goes while the thread owes a wake-up", "[sync][condition]") {
+    mp::Condition here;
+    child waiting([here] {
+        const std::lock_guard guard(here);
+        try {
+            here.wait();
+        } catch (const mp::AbandonedLock&) {
+            return 0;
+        }
+        return 1;
+    });
+    CHECK(waiting.wait_asleep());
+    here.acquire();
+    here.notify();
+    here = mp::Condition();
+    CHECK(waiting.exit_status() == 0);
+}
+
+TEST_CASE("Condition: a forked child owes nothing of its parent's", "[sync][condition]") {
+    std::optional<mp::Condition> here(std::in_place);
+    child waiting([&] {
+        const std::lock_guard guard(*here);
+        return here->wait() ? 0 : 1;
+    });
+    CHECK(waiting.wait_asleep());
+    here->acquire();
+    here->notify();
+    CHECK(child([&] {
+              here.reset();
+              std::ifstream maps("/proc/self/maps");
+              for (std::string line; std::getline(maps, line);)
+                  if (line.find("mp:Condition") != line.npos) return 1;
+              return 0;
+          }).exit_status() == 0);
+    here->release();
+    CHECK(waiting.exit_status() == 0);
 }
 
 TEST_CASE("Condition: its notifier dies with the lock: who was notified is awake (K3)",
@@ -608,6 +699,63 @@ TEST_CASE("Barrier: a waiting party's death breaks it (K1)", "[sync][barrier][ki
     CHECK(eventually([&] { return acts == 1; }));
     b.kill();
     CHECK(a.exit_status() == 50);
+}
+
+TEST_CASE("Barrier: one who is interrupted all the time sees a death (K1)",
+          "[sync][barrier][kill]") {
+    const mp::Barrier barrier(3);
+    child a = waiting_party(barrier, 1);
+    child b([&] {
+        test::interrupt_often();
+        try {
+            barrier.wait();
+        } catch (const mp::BrokenBarrier&) {
+            return 50;
+        }
+        return 0;
+    });
+    CHECK(eventually([&] { return barrier.n_waiting() == 2; }));
+    CHECK(b.wait_asleep());
+    a.kill();
+    CHECK(b.exit_status() == 50);
+}
+
+TEST_CASE("Barrier: once all are there no timeout breaks it", "[sync][barrier]") {
+    auto& acts = shared<counter>();
+    const auto end = test::clock::now() + 2s;  // while the action runs
+    const mp::Barrier barrier(2, [&acts, end] {
+        acts = 1;
+        eventually([&] { return acts == 2 && test::clock::now() > end + 100ms; });
+    });
+    const auto wait = [&](auto until) {
+        return child([&barrier, until] {
+            try {
+                return static_cast<int>(barrier.wait_until(until));
+            } catch (const mp::BrokenBarrier&) {
+                return 50;
+            }
+        });
+    };
+    child a = wait(end);
+    CHECK(eventually([&] { return barrier.n_waiting() == 1; }));
+    child b = wait(end);
+    CHECK(eventually([&] { return acts == 1; }));
+    child next = wait(test::clock::now());  // of the next generation
+    CHECK(next.wait_asleep());
+    acts = 2;
+    CHECK(a.exit_status() == 0);
+    CHECK(b.exit_status() == 1);
+    CHECK(next.exit_status() == 50);
+    CHECK(barrier.broken());
+
+    barrier.reset();
+    acts = 0;
+    child c = waiting_party(barrier, 1), d = party(barrier);
+    CHECK(eventually([&] { return acts == 1; }));
+    barrier.abort();
+    acts = 2;
+    CHECK(c.exit_status() == 50);
+    CHECK(d.exit_status() == 50);
 }
 
 TEST_CASE("Barrier: of one, of none, and in messages", "[sync][barrier]") {

@@ -555,6 +555,20 @@ TEST_CASE("semaphores: a dead process's units stay taken, a robust one's come ba
     CHECK(robust.value() == 2);
 }
 
+TEST_CASE("semaphores: one who is interrupted all the time sees a death (K5)", "[sync][kill]") {
+    const mp::Semaphore units(1, mp::robust);
+    auto& done = shared<std::atomic<int>>();
+    child holder = stays_after([&] { units.acquire(); }, done);
+    REQUIRE(test::eventually([&] { return done == 1; }));
+    child waiting([&] {
+        test::interrupt_often();
+        return units.acquire() ? 0 : 1;
+    });
+    CHECK(waiting.wait_asleep());
+    holder.kill();
+    CHECK(waiting.exit_status() == 0);
+}
+
 TEMPLATE_TEST_CASE("semaphores: of a robust one only the holder releases", "[sync]", mp::Semaphore,
                    mp::BoundedSemaphore) {
     const TestType units(3, mp::robust);

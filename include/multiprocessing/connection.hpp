@@ -303,7 +303,12 @@ private:
 ///
 /// Differences from Python: without an address it is an abstract one, which needs no directory; the
 /// file of a listener that was killed is replaced.
-/// Threads: any number may accept at once. Processes: a forked child may accept, too.
+/// Threads: any number may accept at once. Processes: a forked child may accept, too, until the one
+/// that made the Listener closes it; moved into a Process it is the child's.
+/// If killed: clients that nobody accepted yet get an EndOfFile, and others may listen at its file,
+/// once no process has the listening socket any more. Daemons (and so pools) end with it. Other
+/// children have it, whether they use it or not, until they close their copy of the Listener, exec
+/// or end.
 class Listener {
 public:
     /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
@@ -312,8 +317,9 @@ public:
         : listener_(std::make_unique<detail::listener>(std::move(address), options)) {}
 
     /// Waits for the next client that logged in.
-    /// \throws ClosedError after close(), by whichever thread; OsError if there are no descriptors
-    ///     or no memory for a client: others may be accepted later
+    /// \throws ClosedError after close(), by whichever thread, and in a forked child after close()
+    ///     in the process that made it; OsError if there are no descriptors for a client: others
+    ///     may be accepted later
     Connection<> accept() { return Connection<>(open().accept(detail::deadline::never())); }
     /// \throws TimeoutError if none came in time
     Connection<> accept(duration timeout) {
@@ -329,7 +335,8 @@ public:
     /// Where the last client came from: nothing, since those of Unix sockets have no address.
     std::optional<Address> last_accepted() const { return std::nullopt; }
 
-    /// Nobody is accepted any more; those who were go on. Removes the file.
+    /// Nobody is accepted any more, in no process; who waits for that gets an EndOfFile, and those
+    /// who were accepted go on. Removes the file. In a forked child: closes its copy.
     void close() noexcept {
         if (listener_) listener_->close();
     }

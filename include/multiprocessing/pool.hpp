@@ -173,7 +173,7 @@ public:
         front_->join();
     }
 
-    /// What the pool did so far.
+    /// What the pool did so far. Waits for its workers to be there, as worker_pids().
     PoolStats stats() const { return front_->stats(); }
 
 protected:
@@ -379,13 +379,10 @@ public:
     explicit process_pool(PoolOptions options) : process_pool(complete(std::move(options)), 0) {}
 
     std::size_t processes() const { return front().back().workers(); }
-    /// Of those that are there now: fewer than processes() while one starts or is replaced.
-    std::vector<pid_t> worker_pids() const {
-        std::vector<pid_t> pids;
-        for (const auto& one : front().back().facts())
-            if (one.pid > 0) pids.push_back(one.pid);
-        return pids;
-    }
+    /// Of those that are there now: fewer than processes() while one is replaced, none once the
+    /// pool has ended. Workers are forked with the first task or a moment after the pool was made;
+    /// this has them forked now, and waits for it.
+    std::vector<pid_t> worker_pids() const { return front().worker_pids(); }
     /// A timeline of the tasks that came home, the last 262,144 of them, a track for each worker:
     /// as JSON for Perfetto or chrome://tracing. Items that came home together share a slice.
     /// \throws OsError that names the path

@@ -23,6 +23,7 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -267,9 +268,10 @@ public:
 /// second later at the latest.
 ///
 /// Differences from Python: notify() does not need the lock, and does not wait until they are
-/// awake. Whatever wait() took is given back for its time, all of an RLock too. If the lock's
-/// holder died meanwhile, wait() throws AbandonedLock and the lock is not held. Up to 1,024 threads
-/// may wait.
+/// awake. Whatever wait() gave back it takes again, all of an RLock too. If the lock's holder died
+/// meanwhile, wait() throws AbandonedLock with the lock held, as it ends in any other case: call
+/// recover(), or release it for others to do so. (A guard of a SharedLock does not hold it then.)
+/// Up to 1,024 threads may wait.
 class Condition : public detail::sync_handle<detail::condition_state>,
                   public detail::lockable<Condition> {
     using deadline = detail::deadline;
@@ -383,6 +385,9 @@ public:
         sync_handle::load(archive);
         std::uint8_t which = 0;
         archive(which);
+        if (which > 2)
+            throw SerializationError("receiving a Condition: it has a lock of kind " +
+                                     std::to_string(which) + "; the message is damaged");
         lock_.emplace<0>();
         if (which == 1) archive(lock_.emplace<Lock>());
         if (which == 2) archive(lock_.emplace<RLock>());
@@ -442,9 +447,9 @@ private:
 /// A place where so many parties wait until all of them are there; then it is ready for the next
 /// time.
 ///
-/// It breaks when a party's timeout ends, when a party dies that is in wait() (the others are told
-/// at the latest half a second later), when the action throws, or by abort(): everybody who waits
-/// and who comes gets BrokenBarrier, until reset().
+/// It breaks when a party's timeout ends before all are there, when a party dies that is in wait()
+/// (the others are told at the latest half a second later), when the action throws, or by abort():
+/// everybody who waits and who comes gets BrokenBarrier, until reset().
 class Barrier : public detail::sync_handle<detail::barrier_state> {
 public:
     /// For messages: of one party.
@@ -470,7 +475,9 @@ public:
         const auto timeout = state().timeout();
         return wait_for(timeout ? detail::deadline::after(*timeout) : detail::deadline::never());
     }
-    /// If the timeout ends first the barrier breaks, for all. Zero does not wait.
+    /// If the timeout ends before all are there the barrier breaks, for all. Zero does not wait.
+    /// But an action that runs is waited for without a limit, by who comes meanwhile too, as in
+    /// Python.
     template <class Rep, class Period>
     std::size_t wait(std::chrono::duration<Rep, Period> timeout) const {
         return wait_for(detail::deadline_after(timeout));

@@ -21,6 +21,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <multiprocessing/connection.hpp>
@@ -45,6 +46,7 @@ enum complaint : int {
     ready_in_vain,
     not_accepted,
     stranger_accepted,
+    still_waits,
 };
 
 std::string message(int k, std::size_t size) {
@@ -59,6 +61,9 @@ struct lab {
     std::optional<mp::Pipe<>> pipe;
     std::optional<mp::Pipe<mp::Connection<>>> carrier;
     std::optional<mp::Listener> listener;
+    std::optional<mp::Connection<>> client;
+    int listeners = 0;  // that victims made
+    pid_t tester = ::getpid();
     std::string ready;           // the victim's message
     std::vector<std::byte> box;  // where it receives
     std::atomic<int>* go = &test::shared_memory<std::atomic<int>>();
@@ -439,6 +444,94 @@ void add_moves(lab& l, scenarios& all) {
                    .stride = 31});
 }
 
+void add_listeners(lab& l, scenarios& all) {
+    all.push_back({.name = "accept",
+                   .reset =
+                       [&l](bystanders&) {
+                           l.fresh();
+                           l.client.reset();
+                           l.listener.reset();
+                           l.listener.emplace();
+                           l.client = mp::Client(l.listener->address());
+                       },
+                   .operation =
+                       [&l] {
+                           auto s = l.listener->accept();
+                           lab::send(s, 1);
+                       },
+                   .check =
+                       [&l] {
+                           try {
+                               auto s = l.listener->accept(0s);
+                               lab::send(s, 1);
+                           } catch (const mp::TimeoutError&) {  // the victim had it
+                           }
+                           try {
+                               for (;;) {
+                                   if (!l.client->poll(9s)) return int{still_waits};
+                                   if (l.client->recv_bytes().size() < 64) return int{torn};
+                               }
+                           } catch (const mp::EndOfFile&) {
+                               return 0;
+                           }
+                       },
+                   .stride = 31});
+    const auto address = [&l] {  // of this trial's victim
+        return "@mp-kill-" + std::to_string(l.tester) + '-' + std::to_string(l.listeners);
+    };
+    all.push_back({.name = "close a Listener with a client that was not accepted",
+                   .reset =
+                       [&l, address](bystanders& o) {
+                           l.fresh();
+                           l.client.reset();
+                           l.listener.reset();
+                           ++l.listeners;
+                           o.spawn([&l, address] {
+                               while (*l.go == 0) test::pause_briefly();
+                               auto c = mp::Client(address());
+                               *l.go = 2;
+                               try {
+                                   if (!c.poll(9s)) return int{still_waits};
+                                   c.recv_bytes();
+                               } catch (const mp::EndOfFile&) {
+                                   return 0;
+                               }
+                               return int{too_many};
+                           });
+                       },
+                   .prepare =
+                       [&l, address] {
+                           l.listener.emplace(address());
+                           *l.go = 1;
+                           while (*l.go != 2) test::pause_briefly();
+                       },
+                   .operation = [&l] { l.listener->close(); },
+                   .check = [] { return 0; },
+                   .stride = 7});
+    // A directory of its own: others may lock /tmp.
+    const auto place = [&l] { return "/tmp/mp-kill-" + std::to_string(l.tester); };
+    const auto path = [place] { return place() + "/s"; };
+    all.push_back({.name = "listen at a path",
+                   .reset =
+                       [&l, place](bystanders&) {
+                           l.fresh();
+                           l.listener.reset();
+                           ::mkdir(place().c_str(), 0700);  // or it is there
+                       },
+                   .operation = [&l, path] { l.listener.emplace(path()); },
+                   .check =
+                       [place, path] {
+                           mp::Listener again(path());
+                           auto c = mp::Client(path());
+                           lab::send(c, 1);
+                           const auto bytes = again.accept(9s).recv_bytes();
+                           again.close();
+                           ::rmdir(place().c_str());
+                           return bytes.size() == 64 ? 0 : int{not_accepted};
+                       },
+                   .stride = 31});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -449,6 +542,7 @@ int main(int argc, char** argv) {
     add_receives(l, all);
     add_closes(l, all);
     add_moves(l, all);
+    add_listeners(l, all);
     for (auto& s : all) sweep.add(std::move(s));
     return sweep.run();
 }

@@ -179,6 +179,9 @@ public:
         if (!frames.empty()) complain(malformed);
         if (t->answered == t->count) settle(*t);
     }
+    void unread(mpd::task_id, std::uint32_t, const mpd::worker_run&) noexcept override {
+        complain(wrong_value);
+    }
     void ended(mpd::task_id id, mpd::task_end how, std::uint64_t item, int,
                const mpd::worker_run&) noexcept override {
         task* t = find(id);

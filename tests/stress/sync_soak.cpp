@@ -3,13 +3,15 @@
 /// \file
 /// Random SIGKILLs among processes that share synchronization objects: every few hundred
 /// microseconds one of four is killed and replaced. Parts: locks around a counter of two halves, a
-/// section bounded by semaphores, a queue of conditions, barriers, events. Nobody may stall, and no
-/// dead holder may go unnoticed.
+/// section bounded by semaphores, a queue of conditions, barriers, events. Nobody may stall, no
+/// dead holder may go unnoticed, no more may be inside than have units, and nobody may pass a
+/// barrier to which another one has not come.
 /// stress.sync_soak [SECONDS [MOST_PAUSE_MICROSECONDS]]; MP_SOAK_SEED repeats the order of kills.
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -35,11 +37,13 @@ constexpr std::size_t everybody = 4;
 constexpr auto stall = 20s;
 
 struct ledger {
-    std::atomic<std::uint64_t> progress, abandoned, broken, wrong;
+    std::atomic<std::uint64_t> progress, abandoned, broken, wrong, checked;
     std::atomic<bool> stop;
     std::uint64_t left, right;  // two halves, under a lock
     int items;
-    std::atomic<int> first, second;  // arrivals before and behind a barrier
+    std::atomic<std::uint64_t> kills;   // odd: one dies now, and its traces are wiped
+    std::atomic<std::uint32_t> inside;  // bit i: worker i has a unit
+    std::array<std::atomic<std::uint64_t>, everybody> came, went;  // to and from the barrier
 };
 ledger& sh = shared_memory<ledger>();
 
@@ -69,8 +73,12 @@ bool run(const part& p, double seconds, std::uint64_t most_pause, std::mt19937_6
     while (clock::now() - begin < std::chrono::duration<double>(seconds) && !stalled) {
         pause_briefly(std::chrono::microseconds(1 + static_cast<long>(random() % most_pause)));
         const std::size_t i = random() % everybody;
+        ++sh.kills;
         ::kill(who[i], SIGKILL);
         wait_status(who[i]);
+        sh.inside &= ~(1u << i);
+        sh.went[i] = sh.came[i].load();
+        ++sh.kills;
         ++kills;
         p.after_kill();
         start(i);
@@ -98,12 +106,13 @@ bool run(const part& p, double seconds, std::uint64_t most_pause, std::mt19937_6
     }
     const bool good = clean && sh.wrong == 0 && sh.progress > 0 && p.good();
     std::printf(
-        "%-28s kills %6llu, done %9llu, abandoned %5llu, broken %5llu, wrong %llu, longest "
-        "pause %.0f ms, clean end: %s%s\n",
+        "%-28s kills %6llu, done %9llu, abandoned %5llu, broken %5llu, checked %9llu, wrong %llu, "
+        "longest pause %.0f ms, clean end: %s%s\n",
         p.name.c_str(), (unsigned long long)kills, (unsigned long long)sh.progress,
         (unsigned long long)sh.abandoned, (unsigned long long)sh.broken,
-        (unsigned long long)sh.wrong, std::chrono::duration<double, std::milli>(longest).count(),
-        clean ? "yes" : "NO", good ? "" : "  FAILED");
+        (unsigned long long)sh.checked, (unsigned long long)sh.wrong,
+        std::chrono::duration<double, std::milli>(longest).count(), clean ? "yes" : "NO",
+        good ? "" : "  FAILED");
     std::fflush(stdout);
     return good;
 }
@@ -162,13 +171,24 @@ part readers(const mp::SharedLock& lock) {
 
 part bounded(const mp::Semaphore& units, std::size_t number) {
     return {"robust Semaphore",
-            [units](std::size_t) {
+            [units, number](std::size_t i) {
                 units.acquire();
+                const std::uint64_t before = sh.kills;
+                const std::uint32_t all = sh.inside |= 1u << i;  // of one instant
+                for (int n = 0; n < 50; ++n) asm volatile("");
+                // While nobody dies each bit is one who lives, and has a unit.
+                if (before % 2 == 0 && sh.kills == before) {
+                    ++sh.checked;
+                    sh.wrong += static_cast<std::size_t>(std::popcount(all)) > number;
+                }
                 ++sh.progress;
+                sh.inside &= ~(1u << i);
                 units.release();
             },
             [] {}, [] {},
-            [units, number] { return eventually([&] { return units.value() == number; }, stall); }};
+            [units, number] {
+                return sh.checked > 0 && eventually([&] { return units.value() == number; }, stall);
+            }};
 }
 
 /// The dead's units are lost: after each kill a unit is put back if none is free, so there may be
@@ -226,14 +246,30 @@ part queue(const mp::Condition& not_empty, const mp::Condition& not_full, const 
 
 part barrier(const mp::Barrier& meet) {
     return {"Barrier",
-            [meet](std::size_t) {
+            [meet](std::size_t i) {
+                // Every other time one after the other: else most of them find the rest inside.
+                if (sh.came[i] % 2 == 0) pause_briefly(std::chrono::microseconds(20 * i));
+                // Who is outside now, before this one comes, must come before this one passes.
+                std::array<std::uint64_t, everybody> seen{};
+                std::array<bool, everybody> outside{};
+                for (std::size_t k = 0; k < everybody; ++k) {
+                    const std::uint64_t back = sh.went[k];  // before `came`, which is never less
+                    seen[k] = sh.came[k];
+                    outside[k] = k != i && seen[k] == back;
+                }
+                ++sh.came[i];
                 try {
                     meet.wait();
+                    for (std::size_t k = 0; k < everybody; ++k) {
+                        sh.checked += outside[k];
+                        sh.wrong += outside[k] && sh.came[k] == seen[k];
+                    }
                     ++sh.progress;
                 } catch (const mp::BrokenBarrier&) {
                     ++sh.broken;
                     if (!sh.stop) pause_briefly();
                 }
+                sh.went[i] = sh.came[i].load();
             },
             [meet] {
                 if (meet.broken()) meet.reset();
@@ -241,7 +277,7 @@ part barrier(const mp::Barrier& meet) {
             [meet] { meet.abort(); },
             [meet] {
                 meet.reset();
-                return !meet.broken() && meet.n_waiting() == 0;
+                return sh.checked > 0 && !meet.broken() && meet.n_waiting() == 0;
             }};
 }
 

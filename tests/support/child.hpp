@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -120,6 +121,17 @@ inline bool wait_asleep(pid_t pid, clock::duration limit = patience) {
             return seen >= 3;
         },
         limit);
+}
+
+/// From here on a signal interrupts this process every 20 ms, far more often than the library looks
+/// again by itself.
+inline void interrupt_often() {
+    struct sigaction nothing {};
+    nothing.sa_handler = [](int) {};
+    nothing.sa_flags = SA_RESTART;
+    ::sigaction(SIGALRM, &nothing, nullptr);
+    const itimerval often{{0, 20'000}, {0, 20'000}};
+    ::setitimer(ITIMER_REAL, &often, nullptr);
 }
 
 /// A child that is killed, if it still runs, at the end of the scope.

@@ -15,12 +15,14 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -35,14 +37,47 @@
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
 
+class listener;
+
+inline namespace abi_1 {
+
+/// The listeners of this process, whose locks are held over every fork: so a forked child finds
+/// each of them whole. Locks: this one, then those, then process_identity::tables.
+class MP_EXPORT listener_table {
+public:
+    static listener_table& get() {  // never destroyed: as end_table
+        static listener_table& only = *new listener_table;
+        return only;
+    }
+
+    void add(listener& one);
+    void remove(listener& one) noexcept;
+
+private:
+    listener_table();
+    template <class F>
+    static void for_each(F f);
+
+    std::mutex mutex_;  // guards the rest
+    std::vector<listener*> listeners_;
+};
+
+}  // namespace abi_1
+
 /// Any number of threads may accept at once; a forked process has the socket, too, and hears those
-/// who come to it.
+/// who come to it, but not those who came to its parent.
+///
+/// One process owns the socket: who made it, or the child that a Process gave it to. The open file
+/// knows which (F_SETOWN), since all that have it share that. When the owner closes it, it ends in
+/// all of them, and who was not accepted is dropped. If the owner is killed, that happens when
+/// nobody has the socket any more: a daemon ends then, too; other children may keep it for long.
 class listener {
 public:
     listener(Address at, const ListenerOptions& options)
@@ -52,7 +87,9 @@ public:
         check_transport("Listener", address_, options.authkey);
         const unix_address where(address_);
         socket_ = unix_socket(SOCK_NONBLOCK);
+        call("fcntl(F_SETOWN)", [&] { return ::fcntl(socket_.get(), F_SETOWN, ::getpid()); });
         make_set();  // first: what fails then leaves no file
+        listed_.emplace(*this);
         if (address_.is_abstract())
             bind_and_listen(where, options.backlog);
         else
@@ -91,17 +128,18 @@ public:
     int fileno() {
         const std::lock_guard lock(mutex_);
         require_open();
+        require_set();
         return set_->get();
     }
 
     void close() noexcept {
         const std::lock_guard lock(mutex_);
         if (!socket_) return;
-        if (made_by_ == this_pid() && !address_.is_abstract()) {
-            struct stat now;
-            const char* const path = address_.to_string().c_str();
-            if (::lstat(path, &now) == 0 && now.st_ino == inode_ && now.st_dev == device_)
-                ::unlink(path);  // else somebody else listens there by now
+        if (::fcntl(socket_.get(), F_GETOWN) == ::getpid()) {
+            if (handover::heir != 0)
+                ::fcntl(socket_.get(), F_SETOWN, handover::heir);
+            else
+                end_for_all();
         }
         socket_.reset();
         newcomers_.clear();
@@ -125,7 +163,10 @@ public:
     }
 
 private:
+    friend class abi_1::listener_table;
+
     static constexpr std::size_t most_newcomers = 256;  // then the oldest is dropped
+    static constexpr int most_at_once = 64;             // taken in by one hear()
 
     void require_open() const {
         if (!socket_) throw ClosedError("this Listener is closed");
@@ -178,6 +219,11 @@ private:
     // ---- those who come; under mutex_
 
     /// Of this process: a forked one must not change its parent's.
+    void require_set() {
+        if (set_) return;
+        ready_.clear();  // they are the parent's
+        make_set();
+    }
     void make_set() {
         auto set = std::make_shared<unique_fd>(off_stdio(
             unique_fd(call("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); }))));
@@ -187,7 +233,6 @@ private:
         add(*set, some.get());
         set_ = std::move(set);
         some_ = std::move(some);
-        process_ = this_pid();
     }
     static void add(const unique_fd& set, int fd) {
         epoll_event event{};
@@ -199,35 +244,30 @@ private:
         retry([&] { return ::eventfd_read(event.get(), &n); });
     }
 
-    /// Takes in those who connected and hears what they say. Doesn't block.
+    /// Takes in some of those who connected and hears what they say, unless somebody is ready.
+    /// Doesn't block.
     void hear() {
         require_open();
-        if (process_ != this_pid()) {
-            newcomers_.clear();
-            ready_.clear();
-            make_set();
-        }
-        for (;;) {
+        require_set();
+        for (int i = 0; i < most_at_once && ready_.empty(); ++i) {
             unique_fd one(retry([&] {
                 return ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
             }));
             if (!one) {
-                if (errno == EAGAIN) break;
                 if (errno == ECONNABORTED) continue;
-                throw_os_error(errno, "accept");
+                if (errno != EAGAIN) throw_os_error(errno, "accept");
+                require_not_ended();
+                break;
             }
             one = off_stdio(std::move(one));
             if (peer_of(one).user != ::geteuid()) continue;  // dropped
-            newcomers_.emplace_back(std::move(one), deadline::after(login_timeout_));
-            newcomer& last = newcomers_.back();
-            if (hear(last)) {
-                newcomers_.pop_back();
-                continue;
-            }
-            add(*set_, last.fd());
+            newcomer comes(std::move(one), deadline::after(login_timeout_));
+            if (hear(comes)) continue;
+            add(*set_, comes.fd());
+            newcomers_.push_back(std::move(comes));
             if (newcomers_.size() > most_newcomers) forget(newcomers_.begin());
         }
-        for (auto it = newcomers_.begin(); it != newcomers_.end();) {
+        for (auto it = newcomers_.begin(); it != newcomers_.end() && ready_.empty();) {
             const auto here = it++;
             if (here->late() || hear(*here)) forget(here);
         }
@@ -249,6 +289,39 @@ private:
         }
         return true;
     }
+    /// The owner may have closed it, while this process has it.
+    void require_not_ended() const {
+        if (made_by_ == this_pid()) return;
+        pollfd one{socket_.get(), 0, 0};
+        poll_until(&one, 1, deadline::at_once());
+        if ((one.revents & POLLHUP) != 0)
+            throw ClosedError("this Listener was closed by the process that made it");
+    }
+    /// In the owner.
+    void end_for_all() noexcept {
+        if (!address_.is_abstract()) {
+            struct stat now;
+            const char* const path = address_.to_string().c_str();
+            if (::lstat(path, &now) == 0 && now.st_ino == inode_ && now.st_dev == device_)
+                ::unlink(path);  // else somebody else listens there by now
+        }
+        newcomers_.clear();  // first: what follows needs a descriptor
+        ::shutdown(socket_.get(), SHUT_RDWR);
+        const auto drop_one = [&] {
+            return unique_fd(retry([&] {
+                return ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+            }));
+        };
+        while (drop_one()) {  // nobody else can come
+        }
+    }
+    /// In a forked child, with the lock that was held over the fork. Only closes descriptors: what
+    /// the parent drops must hang up.
+    void forked() noexcept {
+        newcomers_.clear();
+        set_.reset();
+        some_.reset();
+    }
     void forget(std::list<newcomer>::iterator one) noexcept {
         ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, one->fd(), nullptr);  // a child may have a copy
         newcomers_.erase(one);
@@ -261,13 +334,64 @@ private:
     ino_t inode_ = 0;  // of the file, unless it is abstract
     dev_t device_ = 0;
 
-    std::mutex mutex_;  // guards the rest
-    unique_fd socket_;  // none: closed
-    pid_t process_ = 0;
-    std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers
+    std::mutex mutex_;                // guards the rest; held over a fork
+    unique_fd socket_;                // none: closed
+    std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers; null after a fork
     unique_fd some_;                  // readable while somebody is ready, or it is closed
     std::list<newcomer> newcomers_;
     std::deque<std::unique_ptr<end>> ready_;
+
+    /// While it is in the table.
+    struct listing {
+        explicit listing(listener& one) : one_(one) { listener_table::get().add(one); }
+        listing(const listing&) = delete;
+        listing& operator=(const listing&) = delete;
+        ~listing() { listener_table::get().remove(one_); }
+        listener& one_;
+    };
+    std::optional<listing> listed_;
 };
+
+inline namespace abi_1 {
+
+inline listener_table::listener_table() {
+    process_identity::get();  // its hooks go inside of these
+    const int result = ::pthread_atfork(
+        [] {
+            get().mutex_.lock();
+            for_each([](listener& one) { one.mutex_.lock(); });
+        },
+        [] {
+            for_each([](listener& one) { one.mutex_.unlock(); });
+            get().mutex_.unlock();
+        },
+        [] {
+            for_each([](listener& one) {
+                one.forked();
+                one.mutex_.unlock();
+            });
+            get().mutex_.unlock();
+        });
+    if (result != 0) throw_os_error(result, "pthread_atfork");
+}
+
+template <class F>
+void listener_table::for_each(F f) {
+    for (listener* one : get().listeners_) f(*one);
+}
+
+inline void listener_table::add(listener& one) {
+    const std::lock_guard lock(mutex_);
+    listeners_.push_back(&one);
+    handover::get().things.fetch_add(1, std::memory_order_relaxed);
+}
+
+inline void listener_table::remove(listener& one) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::erase(listeners_, &one);
+    handover::get().things.fetch_sub(1, std::memory_order_relaxed);
+}
+
+}  // namespace abi_1
 
 }  // namespace multiprocessing::detail

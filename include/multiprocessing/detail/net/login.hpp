@@ -18,12 +18,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
 
+#include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -133,7 +136,7 @@ public:
     /// Reads what is there. Doesn't block.
     /// \throws OsError if this process has no descriptors left
     progress read() {
-        iovec bytes{reinterpret_cast<char*>(&hello_) + have_, sizeof hello_ - have_};
+        iovec bytes{&hello_, sizeof hello_};
         alignas(cmsghdr) std::array<char, CMSG_SPACE(3 * sizeof(int))> control{};
         msghdr message{};
         message.msg_iov = &bytes;
@@ -143,9 +146,6 @@ public:
         const ssize_t size = retry(
             [&] { return ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT); });
         if (size < 0 && errno == EAGAIN) return progress::waits;
-        if (size <= 0) return progress::refused;
-        const bool first = have_ == 0;
-        have_ += static_cast<std::size_t>(size);
         std::size_t count = 0;
         for (cmsghdr* part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
             if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
@@ -154,40 +154,62 @@ public:
                 int fd;
                 std::memcpy(&fd, CMSG_DATA(part) + i * sizeof fd, sizeof fd);
                 unique_fd owned(fd);
-                if (first && count < files_.size()) files_[count++] = std::move(owned);
+                if (count < files_.size()) files_[count++] = std::move(owned);
             }
         }
         if ((message.msg_flags & MSG_CTRUNC) != 0 && count < files_.size())
             throw_os_error(EMFILE, "accept: receiving the descriptors of a client");
-        if (first && count != files_.size()) return progress::refused;
-        if (have_ < sizeof hello_) return progress::waits;
-        const bool right = hello_.magic == greeting::right_magic &&
+        // The kernel keeps what was sent at once in one piece, so a part of it is not from us.
+        const bool right = size == sizeof hello_ && count == files_.size() &&
+                           hello_.magic == greeting::right_magic &&
                            hello_.version == greeting::right_version &&
-                           hello_.word_size == sizeof(void*);
+                           hello_.word_size == sizeof(void*) && hello_.size <= longest_link;
         return right ? progress::complete : progress::refused;
     }
 
-    /// After it is complete. Null if what it sent is no link.
+    /// After it is complete. Null if what it sent is no link, or can't be used here.
+    /// \throws OsError if this process has no descriptors left
     std::unique_ptr<end> arrive(pid_t from) {
-        for (unique_fd& fd : files_) fd = off_stdio(std::move(fd));
         const region_handle handle{hello_.id, hello_.size, from, -1};
         try {
-            return end::arrive(handle, std::move(files_[0]), std::move(files_[1]),
-                               std::move(files_[2]), hello_.owner);
-        } catch (const OsError&) {
-            throw;  // not the client's fault
-        } catch (const Error&) {
+            unique_fd bell = reopen(files_[1], O_RDONLY), out = reopen(files_[2], O_RDWR);
+            if (!bell || !out) return nullptr;
+            return end::arrive(handle, off_stdio(std::move(files_[0])), std::move(bell),
+                               std::move(out), hello_.owner);
+        } catch (const OsError& e) {
+            if (is_out_of_descriptors(e.code().value())) throw;  // not the client's fault
+            return nullptr;
+        } catch (const std::exception&) {
             return nullptr;
         }
     }
     const unique_fd& socket() const noexcept { return socket_; }
 
 private:
+    /// Of the region, in bytes: no link has more than 16 GiB for each of its rings.
+    static constexpr std::uint64_t longest_link = (std::uint64_t{32} << 30) + 4096;
+
+    static bool is_out_of_descriptors(int error) noexcept {
+        return error == EMFILE || error == ENFILE;
+    }
+    /// A pipe of our own: that which came shares its O_NONBLOCK with the client. Empty if it is no
+    /// pipe, or not like that.
+    static unique_fd reopen(const unique_fd& pipe, int mode) {
+        struct stat info;  // looked at first: opening may have effects on what is no pipe
+        if (::fstat(pipe.get(), &info) != 0 || !S_ISFIFO(info.st_mode) ||
+            (::fcntl(pipe.get(), F_GETFL) & O_ACCMODE) != mode)
+            return {};
+        const std::string path = "/proc/self/fd/" + std::to_string(pipe.get());
+        unique_fd own(retry([&] { return ::open(path.c_str(), mode | O_NONBLOCK | O_CLOEXEC); }));
+        if (!own && is_out_of_descriptors(errno))
+            throw_os_error(errno, "accept: opening the pipes of a client");
+        return off_stdio(std::move(own));
+    }
+
     unique_fd socket_;
     deadline until_;
     greeting hello_{};
-    std::size_t have_ = 0;
-    std::array<unique_fd, 3> files_;
+    std::array<unique_fd, 3> files_;  // as end::departure has them
 };
 
 }  // namespace multiprocessing::detail

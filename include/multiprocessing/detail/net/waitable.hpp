@@ -56,6 +56,11 @@ template <class W>
 concept can_be_waited_for = !std::is_volatile_v<W> && (waits_itself<W> || waits_for_task<W> ||
                                                        has_fileno<W> || has_sentinel<W>);
 
+[[noreturn]] inline void throw_not_open(int descriptor, std::size_t number) {
+    throw_os_error(EBADF, "wait: descriptor " + std::to_string(descriptor) + " of number " +
+                              std::to_string(number));
+}
+
 }  // namespace detail
 
 /// Names a thing for wait(): a Connection, Queue, JoinableQueue, Listener, Process or AsyncResult,
@@ -122,7 +127,8 @@ private:
 /// results of a Pool must not be waited for in one of its callbacks.
 /// \param timeout  nothing: for ever
 /// \return the indices of all that are ready, in order; none if the timeout ended first
-/// \throws OsError (EBADF) for a closed descriptor; what the fileno() or sentinel() of the things
+/// \throws OsError (EBADF) for a closed or negative descriptor; what the fileno() or sentinel() of
+/// the things
 ///     throws
 inline std::vector<std::size_t> wait(std::span<const Waitable> things,
                                      std::optional<duration> timeout = {}) {
@@ -141,6 +147,9 @@ inline std::vector<std::size_t> wait(std::span<const Waitable> things,
                 fds.resize(begin[i]);
                 ready.push_back(i);
             }
+            if (std::any_of(fds.begin() + static_cast<std::ptrdiff_t>(begin[i]), fds.end(),
+                            [](pollfd p) { return p.fd < 0; }))  // which poll() ignores
+                detail::throw_not_open(-1, i);
         }
         begin[things.size()] = fds.size();
         // Those that did not say so may be ready by now; so all are asked at one instant.
@@ -151,9 +160,7 @@ inline std::vector<std::size_t> wait(std::span<const Waitable> things,
                     continue;
                 if (std::any_of(mine.begin(), mine.end(),
                                 [](pollfd p) { return (p.revents & POLLNVAL) != 0; }))
-                    detail::throw_os_error(EBADF, "wait: descriptor " +
-                                                      std::to_string(mine.front().fd) +
-                                                      " of number " + std::to_string(i));
+                    detail::throw_not_open(mine.front().fd, i);
                 if (!things[i].is_ready_ || things[i].is_ready_(things[i].object_))
                     ready.push_back(i);
             }

@@ -46,6 +46,8 @@ public:
     /// Finished items of a task, in order, framed; the bytes are good until this returns.
     virtual void batch(task_id task, std::uint32_t items, std::span<const std::byte> frames,
                        const worker_run& run) noexcept = 0;
+    /// The same, but there is no memory to read the frames in: they are gone.
+    virtual void unread(task_id task, std::uint32_t items, const worker_run& run) noexcept = 0;
     /// The worker ended; what follows the last finished item has no result.
     /// \param item  of a timeout: which item of the message overran, counted from 0
     virtual void ended(task_id task, task_end how, std::uint64_t item, int exitcode,
@@ -75,6 +77,7 @@ public:
     virtual void forget_all(std::uint32_t used) = 0;
 
     /// Hands over what has arrived; one thread at a time. \return whether anything had
+    /// May throw for want of memory: what is left is for the next call.
     virtual bool collect(pool_events& to) = 0;
     virtual std::uint32_t seen() const = 0;
     /// Until something arrives after `seen`, or interrupt(), or the deadline; the collecting
@@ -90,6 +93,9 @@ public:
     /// The workers are killed.
     virtual void terminate() = 0;
 
+    /// The workers need not wait for the first task. Blocks, for a bounded time, until each has
+    /// begun once. Any thread. \return false if they have ended, or will never begin
+    virtual bool start_workers() { return true; }
     virtual std::vector<worker_facts> facts() const = 0;
 };
 

@@ -73,8 +73,8 @@ enum pool_message : std::uint64_t { task_message = 1, stop_message = 2, batch_me
 /// I1  a worker calls a task only between running and done, and a task is running once: so it runs
 ///     at most once. Who wants to kill its worker arrests it first: so nobody else's task dies.
 /// K1  killed before running: the message is in the ring still, the next worker has it.
-/// K2  killed between running and the ring's commit: the message stays, the next worker finds the
-///     word running and skips it; the word says who died with it.
+/// K2  killed between running and the ring's commit, while it copies the message: that stays, the
+///     next worker finds the word running and skips it; the word says who died with it.
 /// K3  killed after done: what of its results is not in the ring is in the worker's slot.
 struct task_word {
     enum state : std::uint64_t { free = 0, queued, running, done, cancelled, arrested };

@@ -18,6 +18,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -162,11 +164,10 @@ public:
         while (!done()) {
             if (until.passed() && !until.is_at_once()) return false;
             if (!collecting_) {
-                take_role(false);
-                lock.unlock();
-                const bool got = collect(until, done);
-                lock.lock();
-                leave_role();
+                const bool got = [&] {
+                    const role mine(*this, lock, false);
+                    return collect(until, done);
+                }();
                 if (!got && wanted_.load(std::memory_order_seq_cst) == 0 && until.passed())
                     return done();
                 if (!got && wanted_ != 0)
@@ -197,8 +198,7 @@ public:
                     if (!is_out(*task) || !(task->id == id)) return;
                     leave(*task);
                 }
-                fail_rest(*task, std::make_exception_ptr(Cancelled(describe(*task, task->answered) +
-                                                                   " was cancelled")));
+                fail_rest(*task, cancelled(*task, " was cancelled"));
             });
             return true;
         }
@@ -273,9 +273,7 @@ public:
                 all = take_all();
             }
             for (const auto& task : all)
-                fail_rest(*task,
-                          std::make_exception_ptr(Cancelled(describe(*task, task->answered) +
-                                                            " ended: the pool was terminated")));
+                fail_rest(*task, cancelled(*task, " ended: the pool was terminated"));
         });
     }
 
@@ -284,8 +282,17 @@ public:
         return joined_;
     }
 
+    std::vector<pid_t> worker_pids() const {
+        require_here();
+        std::vector<pid_t> pids;
+        if (!back_->start_workers()) return pids;
+        for (const worker_facts& one : back_->facts())
+            if (one.pid > 0) pids.push_back(one.pid);
+        return pids;
+    }
     PoolStats stats() const {
         require_here();
+        back_->start_workers();
         PoolStats all{};
         {
             const std::lock_guard lock(mutex_);
@@ -340,6 +347,7 @@ private:
                 throw Error("the pool has " + std::to_string(table_.size()) +
                             " unanswered tasks, which is the most");
             index = static_cast<std::uint32_t>(table_.size());
+            if (free_.capacity() <= index) free_.reserve(2 * table_.size() + 16);  // for leave()
             table_.emplace_back();
         }
         table_[index] = task;
@@ -369,6 +377,7 @@ private:
     }
     std::vector<std::shared_ptr<pool_task>> take_all() {
         std::vector<std::shared_ptr<pool_task>> all;
+        all.reserve(out_.load(std::memory_order_relaxed));  // all of them, or none
         for (const auto& at : table_)
             if (const auto task = at) {
                 all.push_back(task);
@@ -402,35 +411,47 @@ private:
     // --- collecting
 
     bool is_collector() const { return collecting_ && who_ == thread::this_id(); }
-    void take_role(bool in_background) {
-        collecting_ = true;
-        in_background_ = in_background;
-        who_ = thread::this_id();
-    }
-    void leave_role() {
-        collecting_ = in_background_ = false;
-        who_ = {};
-        changed_.notify_all();
-    }
+    /// While it lives this thread collects, without the lock, which it has before and behind.
+    class role {
+    public:
+        role(pool_front& front, std::unique_lock<std::mutex>& lock, bool in_background)
+            : front_(front), lock_(lock) {
+            front_.collecting_ = true;
+            front_.in_background_ = in_background;
+            front_.who_ = thread::this_id();
+            lock_.unlock();
+        }
+        role(const role&) = delete;
+        role& operator=(const role&) = delete;
+        ~role() {
+            lock_.lock();
+            front_.collecting_ = front_.in_background_ = false;
+            front_.who_ = {};
+            front_.changed_.notify_all();
+        }
+
+    private:
+        pool_front& front_;
+        std::unique_lock<std::mutex>& lock_;
+    };
     /// Runs `f` while nobody else collects.
     template <class F>
     void exclusively(F f) {
         std::unique_lock lock(mutex_);
-        const bool mine = is_collector();
-        if (!mine) {
+        std::optional<role> mine;
+        if (is_collector()) {
+            lock.unlock();
+        } else {
             ++waiting_;
             if (collecting_) back_->interrupt();
             ++wanted_;
             changed_.wait(lock, [this] { return !collecting_; });
             --wanted_;
             --waiting_;
-            take_role(false);
+            mine.emplace(*this, lock, false);
         }
-        lock.unlock();
         f();
         run_callbacks();
-        lock.lock();
-        if (!mine) leave_role();
     }
 
     template <class Done>
@@ -496,18 +517,23 @@ private:
                 } else if (collecting_ || waiting_ > 0) {
                     changed_.wait(lock, deadline::after(std::chrono::milliseconds(2)));
                 } else {
-                    take_role(true);
-                    lock.unlock();
-                    collect(deadline::never(), [this] {
-                        const std::lock_guard again(mutex_);
-                        return stopping_ || waiting_ > 0 ||
-                               out_.load(std::memory_order_relaxed) == 0;
-                    });
-                    lock.lock();
-                    leave_role();
+                    collect_in_background(lock);
                 }
             }
         });
+    }
+    void collect_in_background(std::unique_lock<std::mutex>& lock) {
+        try {
+            const role mine(*this, lock, true);
+            collect(deadline::never(), [this] {
+                const std::lock_guard again(mutex_);
+                return stopping_ || waiting_ > 0 || out_.load(std::memory_order_relaxed) == 0;
+            });
+            return;
+        } catch (...) {  // no memory, of which there may be more soon
+            if (is_forced_unwind()) throw;
+        }
+        changed_.wait(lock, deadline::after(std::chrono::milliseconds(100)));
     }
     void wake_collector() {
         { const std::lock_guard lock(mutex_); }
@@ -552,6 +578,15 @@ private:
         task->results(task->answered, items, frames, run.pid);
         task->answered += items;
         if (items != 0 && extra) extra->tried = 0;
+        if (task->answered == task->items) settle(*task);
+    }
+    void unread(task_id id, std::uint32_t items, const worker_run& run) noexcept override {
+        const std::shared_ptr<pool_task> task = find_and_log(id, items, run, "unread");
+        if (!task) return;
+        if (task_extra* const extra = task->extra()) extra->busy += run.busy;
+        items = std::min(items, task->items - task->answered);
+        const std::exception_ptr why = std::make_exception_ptr(std::bad_alloc());
+        for (; items != 0; --items) fail_next(*task, why);
         if (task->answered == task->items) settle(*task);
     }
 
@@ -669,6 +704,14 @@ private:
         task.complete();
     }
 
+    /// Without memory for the text, the exception that says so.
+    static std::exception_ptr cancelled(pool_task& task, const char* how) noexcept {
+        try {
+            return std::make_exception_ptr(Cancelled(describe(task, task.answered) + how));
+        } catch (...) {
+            return std::current_exception();
+        }
+    }
     static std::string describe(pool_task& task, std::uint32_t item) {
         std::string text = "the task";
         if (const task_extra* extra = task.extra(); extra && extra->numbered)

@@ -306,7 +306,7 @@ struct chunk_plan {
 template <class R, class F, class Iterator, class Sentinel, bool Star>
 class chunker {
 public:
-    using item = std::remove_cvref_t<std::iter_reference_t<Iterator>>;
+    using item = std::iter_value_t<Iterator>;
 
     chunker(pool_front<>& front, F callable, Iterator begin, Sentinel end,
             std::optional<std::size_t> total, chunk_plan plan)
@@ -410,7 +410,8 @@ private:
                 },
                 value);
         } else {
-            const encoded e = encode(static_cast<const item&>(value));
+            const item& one = value;  // of a proxy reference, what it stands for
+            const encoded e = encode(one);
             append_framed(bytes_, e.pieces(), e.size());
         }
     }
@@ -607,16 +608,22 @@ private:
             error = error_;
         }
         using value = typename async_state<map_result<R>>::value_type;
-        std::shared_ptr<value> values = std::make_shared<value>();
-        if constexpr (!std::is_void_v<R>)
-            if (!error) {
-                values->reserve(chunks_in_.sent());
-                for (const auto& each : all)
-                    if constexpr (std::is_same_v<R, bool>)
-                        for (const unsigned char one : each->values) values->push_back(one != 0);
-                    else
-                        values->insert(values->end(), std::make_move_iterator(each->values.begin()),
-                                       std::make_move_iterator(each->values.end()));
+        std::shared_ptr<value> values;
+        if (!error) try {
+                values = std::make_shared<value>();
+                if constexpr (!std::is_void_v<R>) {
+                    values->reserve(chunks_in_.sent());
+                    for (const auto& each : all)
+                        if constexpr (std::is_same_v<R, bool>)
+                            for (const unsigned char one : each->values)
+                                values->push_back(one != 0);
+                        else
+                            values->insert(values->end(),
+                                           std::make_move_iterator(each->values.begin()),
+                                           std::make_move_iterator(each->values.end()));
+                }
+            } catch (...) {  // no memory for all of them
+                error = std::current_exception();
             }
         const auto tell = [this, values, error] {
             tell_result(

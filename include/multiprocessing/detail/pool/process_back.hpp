@@ -5,6 +5,7 @@
 /// The back of mp::Pool: worker processes of this machine.
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -21,6 +23,7 @@
 
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/pool/ring_back.hpp>
 #include <multiprocessing/detail/pool/supervisor.hpp>
 #include <multiprocessing/process.hpp>
@@ -40,8 +43,8 @@ struct process_back_options {
 template <compiled When = compiled::when_used>
 class process_back final : public ring_back<When> {
     using base = ring_back<When>;
-    using base::board_, base::drain, base::init_error_, base::init_failure, base::results_,
-        base::send_stops, base::slept_in_vain_, base::tasks_;
+    using base::all_began, base::board_, base::drain, base::init_error_, base::init_failure,
+        base::results_, base::send_stops, base::slept_in_vain_, base::tasks_;
 
 public:
     explicit process_back(process_back_options options)
@@ -82,10 +85,20 @@ public:
     }
 
     void send(const task_header& task, pieces bytes) override {
-        if (!started_.load(std::memory_order_relaxed) &&  // to order it twice does no harm
-            !started_.exchange(true, std::memory_order_relaxed))
-            order({supervisor_order::start, 0, 0, 0, 0});
+        order_start();
         base::send(task, bytes);
+    }
+
+    bool start_workers() override {
+        order_start();
+        const deadline until = deadline::after(start_patience);
+        for (;;) {
+            const bool there = all_began() || until.passed();
+            const deadline look =
+                there ? deadline::at_once() : deadline::earlier(until, deadline::after(next_look));
+            if (over_ || wait_readable(supervisor_->sentinel(), look)) return false;
+            if (there) return true;
+        }
     }
 
     bool arrest(task_id task) override {
@@ -103,20 +116,18 @@ public:
 
     bool collect(pool_events& to) override {
         bool any = base::collect(to);
-        death_report report{};
-        while (reports_->get(deadline::at_once(), [&](std::uint64_t, std::span<const std::byte> b) {
-            if (b.size() == sizeof report) std::memcpy(&report, b.data(), sizeof report);
-        })) {
+        while (next_report()) {
             any = true;
-            if (report.worker < results_.size()) judge(report, to);
+            if (report_->worker < results_.size()) judge(*report_, to);
+            report_.reset();
         }
         // Its death rings no bell: looked for when a sleep was in vain.
         if (!any && std::exchange(slept_in_vain_, false) && !over_ && !supervisor_->is_alive()) {
-            over_ = true;
             collect(to);  // what was sent before
             to.broken(std::make_exception_ptr(PoolBroken(
                 "the pool's supervisor process " + describe_exit(*supervisor_->exitcode()) +
                 ", and its workers with it; make a new pool")));
+            over_ = true;
         }
         return any;
     }
@@ -138,11 +149,32 @@ public:
     }
 
 private:
+    // A worker of a large program takes tens of milliseconds.
+    static constexpr duration start_patience = std::chrono::seconds(30);
+    static constexpr duration next_look = std::chrono::milliseconds(1);
+
+    void order_start() {
+        if (!started_.load(std::memory_order_relaxed) &&  // to order it twice does no harm
+            !started_.exchange(true, std::memory_order_relaxed))
+            order({supervisor_order::start, 0, 0, 0, 0});
+    }
     void order(const supervisor_order& what) {
         const std::lock_guard lock(ordering_);
         if (!orders_) return;
         // EPIPE: it has gone, which collect() finds out.
         retry([&] { return ::send(orders_.get(), &what, sizeof what, MSG_NOSIGNAL); });
+    }
+
+    /// \return false if there is none
+    bool next_report() {
+        if (report_) return true;
+        death_report report{};
+        const bool got =
+            reports_->get(deadline::at_once(), [&](std::uint64_t, std::span<const std::byte> b) {
+                if (b.size() == sizeof report) std::memcpy(&report, b.data(), sizeof report);
+            });
+        if (got) report_ = report;
+        return got;
     }
 
     /// A worker has ended: what it finished counts, and what it was at.
@@ -174,6 +206,7 @@ private:
     unique_fd orders_;
     std::mutex ordering_;
     std::unique_ptr<Process> supervisor_;
+    std::optional<death_report> report_;  // the collecting thread's: not judged yet
     std::atomic<bool> over_{false}, started_{false};
 };
 

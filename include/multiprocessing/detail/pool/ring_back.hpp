@@ -15,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <span>
 #include <string>
 #include <vector>
@@ -134,10 +135,10 @@ public:
         for (std::uint32_t first = 0; first < results_.size(); first += 64) {
             auto& word = board_.dirty(first);
             if (word.load(std::memory_order_relaxed) == 0) continue;
-            std::uint64_t bits = word.exchange(0, std::memory_order_acquire);  // (B)
-            any = any || bits != 0;
-            for (; bits != 0; bits &= bits - 1)
-                if (const auto w = first + static_cast<std::uint32_t>(std::countr_zero(bits));
+            undrained left{word, word.exchange(0, std::memory_order_acquire)};  // (B)
+            any = any || left.bits != 0;
+            for (; left.bits != 0; left.bits &= left.bits - 1)
+                if (const auto w = first + static_cast<std::uint32_t>(std::countr_zero(left.bits));
                     w < results_.size())
                     drain(w, to);
         }
@@ -177,6 +178,16 @@ public:
     }
 
 protected:
+    /// Each worker has run, whether or not it still does.
+    bool all_began() const {
+        const std::lock_guard lock(about_);
+        for (std::uint32_t w = 0; w < facts_.size(); ++w)
+            if (facts_[w].incarnation == 0 &&
+                board_.slot(w, 1).pid.load(std::memory_order_relaxed) == 0)
+                return false;
+        return true;
+    }
+
     /// All that is in a worker's ring.
     void drain(std::uint32_t w, pool_events& to) {
         batch_header header{};
@@ -184,23 +195,39 @@ protected:
         for (;;) {
             std::span<const std::byte> frames;
             std::uint64_t kind = 0;
+            std::size_t size = 0;
+            bool fits = true;
             const bool got = results_[w]->get(
                 deadline::at_once(), [&](std::uint64_t is, std::span<const std::byte> message) {
                     kind = is;
-                    const std::span<std::byte> own = buffer.resize(message.size());
-                    if (!message.empty()) std::memcpy(own.data(), message.data(), message.size());
-                    frames = own;
+                    size = message.size();
+                    if (kind == batch_message) {
+                        if (size < sizeof header) return;
+                        std::memcpy(&header, message.data(), sizeof header);
+                        message = message.subspan(sizeof header);
+                    }
+                    try {
+                        const std::span<std::byte> own = buffer.resize(message.size());
+                        if (!message.empty())
+                            std::memcpy(own.data(), message.data(), message.size());
+                        frames = own;
+                    } catch (const std::bad_alloc&) {  // taken all the same: others wait behind it
+                        fits = false;
+                    }
                 });
             if (!got) return;
             if (kind == stop_message) {  // the initializer's exception
                 init_error_.assign(frames.begin(), frames.end());
                 continue;
             }
-            if (kind != batch_message || frames.size() < sizeof header) continue;
-            std::memcpy(&header, frames.data(), sizeof header);
+            if (kind != batch_message || size < sizeof header) continue;
             delivered_[2 * w + header.incarnation % 2] = {header.incarnation, header.sequence + 1};
-            to.batch({header.index, header.generation}, header.items, frames.subspan(sizeof header),
-                     {w, static_cast<pid_t>(header.pid), header.began, header.busy});
+            const task_id task{header.index, header.generation};
+            const worker_run run{w, static_cast<pid_t>(header.pid), header.began, header.busy};
+            if (fits)
+                to.batch(task, header.items, frames, run);
+            else
+                to.unread(task, header.items, run);
         }
     }
 
@@ -264,6 +291,14 @@ private:
         std::uint32_t worker, incarnation;
         pid_t pid;
         int exitcode;
+    };
+    /// Bits of `dirty` whose workers are still to be drained, if an exception comes between.
+    struct undrained {
+        std::atomic<std::uint64_t>& word;
+        std::uint64_t bits;
+        ~undrained() {
+            if (bits != 0) word.fetch_or(bits, std::memory_order_release);  // (A)
+        }
     };
     struct delivery {
         std::uint32_t incarnation = 0, next = 0;  // the sequence number that comes next

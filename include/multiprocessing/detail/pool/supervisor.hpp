@@ -112,18 +112,8 @@ public:
     void run() {
         reset_signals();
         if (!start_all()) return;
-        std::vector<pollfd> fds;
-        while (!(finishing_ && alive_ == 0)) {
-            fds.assign(1, pollfd{orders_end_ ? -1 : plan_.orders, POLLIN, 0});
-            for (const seat& s : workers_)
-                fds.push_back(pollfd{s.process ? s.process->sentinel() : -1, POLLIN, 0});
-            poll_until(fds, next_look());
-            if (!orders_end_ && !read_orders()) return;  // the parent has gone
-            for (std::uint32_t w = 0; w < workers_.size(); ++w)
-                if (fds[w + 1].revents != 0 && !reap(w)) return;
-            if (shortest_ != 0) arrest_overdue();
-            if (plan_.init_timeout != 0) end_slow_starts();
-        }
+        while (!(finishing_ && alive_ == 0))
+            if (!look(next_look(), true)) return;
     }
 
 protected:  // what run() is made of, for tests that kill it in each
@@ -135,14 +125,30 @@ protected:  // what run() is made of, for tests that kill it in each
         std::uint32_t incarnation = 0, acknowledged = 0;
     };
 
+    /// Waits for something to do, and does it.
+    /// \return false if the parent has gone, or the pool is broken
+    bool look(deadline until, bool at_orders) {
+        fds_.assign(1, pollfd{at_orders && !orders_end_ ? plan_.orders : -1, POLLIN, 0});
+        for (const seat& s : workers_)
+            fds_.push_back(pollfd{s.process ? s.process->sentinel() : -1, POLLIN, 0});
+        poll_until(fds_, until);
+        if (at_orders && !orders_end_ && !read_orders()) return false;
+        for (std::uint32_t w = 0; w < workers_.size(); ++w)
+            if (fds_[w + 1].revents != 0 && !reap(w)) return false;
+        if (shortest_ != 0) arrest_overdue();
+        if (plan_.init_timeout != 0) end_slow_starts();
+        return true;
+    }
+
     /// With the first task, or soon; as long as the pool is not closed with all done, since a
     /// worker of a large program costs tens of milliseconds. With an initializer, whose effects may
-    /// be wanted, now and all. \return false if the parent has gone
+    /// be wanted, now and all. In between, those that are there are looked after.
+    /// \return false if the parent has gone, or the pool is broken
     bool start_all() {
         const bool need = plan_.initializer != nullptr;
         if (!need) wait_readable(plan_.orders, deadline::after(head_start));
         for (std::uint32_t w = 0; w < workers_.size(); ++w) {
-            if (!need && !read_orders()) return false;
+            if (!look(deadline::at_once(), !need)) return false;
             if (finishing_) break;
             start(w);
         }
@@ -327,6 +333,7 @@ protected:  // what run() is made of, for tests that kill it in each
 
     const pool_plan& plan_;
     std::vector<seat> workers_;
+    std::vector<pollfd> fds_;  // of a look
     std::size_t alive_ = 0;
     int failed_starts_ = 0;
     std::int64_t shortest_ = plan_.shortest_timeout;

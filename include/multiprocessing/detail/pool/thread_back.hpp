@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -44,9 +45,11 @@ public:
 
     bool collect(pool_events& to) override {
         const bool any = base::collect(to);
-        if (failed_.exchange(false, std::memory_order_acquire)) {  // (C) its exception is in a ring
+        if (failed_.load(std::memory_order_acquire)) {  // (C) its exception is in a ring
             for (std::uint32_t w = 0; w < results_.size(); ++w) drain(w, to);
-            to.broken(init_failure(::getpid()));
+            std::exception_ptr why = init_failure(::getpid());
+            failed_.store(false, std::memory_order_relaxed);  // another's changes nothing
+            to.broken(std::move(why));
         }
         return any;
     }

@@ -13,6 +13,7 @@
 #include <exception>
 #include <functional>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <utility>
@@ -308,18 +309,13 @@ int work(const worker_plan& plan) {
     for (;;) {
         task_header task{};
         std::span<const std::byte> bytes;
-        bool mine = false, stop = false;
+        bool mine = false, fits = true, stop = false;
         plan.tasks.get(deadline::never(), [&](std::uint64_t kind,
                                               std::span<const std::byte> message) {
             stop = kind == stop_message;
             if (stop) return;
             const auto parts = unpack_task(plan.board, message, task);
             if (!parts) return;
-            const auto& [front, body] = *parts;
-            const std::span<std::byte> own = buffer.resize(front.size() + body.size());
-            if (!front.empty()) std::memcpy(own.data(), front.data(), front.size());
-            if (!body.empty()) std::memcpy(own.data() + front.size(), body.data(), body.size());
-            bytes = own;
             slot.candidate.store(std::uint64_t{task.generation} << 32 | task.index,
                                  std::memory_order_release);  // before the claim: I1 of the slot
             auto queued = task_word::make(task.generation, task_word::queued);
@@ -328,11 +324,22 @@ int work(const worker_plan& plan) {
                                                 task_word::make(task.generation, task_word::running,
                                                                 plan.worker, plan.incarnation),
                                                 std::memory_order_acq_rel);
+            if (!mine) return;
+            const auto& [front, body] = *parts;
+            try {
+                const std::span<std::byte> own = buffer.resize(front.size() + body.size());
+                if (!front.empty()) std::memcpy(own.data(), front.data(), front.size());
+                if (!body.empty()) std::memcpy(own.data() + front.size(), body.data(), body.size());
+                bytes = own;
+            } catch (const std::bad_alloc&) {  // nor has the next worker memory for it: answered
+                fits = false;
+            }
         });
         if (stop) return 0;
         if (!mine) continue;
         output.open(task);
         try {
+            if (!fits) throw std::bad_alloc();
             resolve(task.callable).invoke(bytes, &output);
         } catch (...) {  // of the message, not of the task: UnknownCallable, SerializationError
             if (is_forced_unwind()) throw;

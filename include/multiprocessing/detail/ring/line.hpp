@@ -38,7 +38,8 @@ public:
         char bytes[64];
         const int fd = in.load(std::memory_order_relaxed);
         ssize_t size = sizeof bytes;
-        while (fd >= 0 && size == sizeof bytes)
+        // A bound, since who has the pipe may write garbage for ever; the pipe doesn't block.
+        for (int i = 0; i < 1024 && fd >= 0 && size == sizeof bytes; ++i)
             size = retry([&] { return ::read(fd, bytes, sizeof bytes); });
         word.store(1, std::memory_order_release);  // as above
     }

@@ -4,6 +4,7 @@
 /// \file
 /// A struct in a region of its own, and the handle that names it in every process.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -19,6 +20,57 @@
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
+
+/// This process's side of the region of a shared_object, whatever the struct is.
+class shared_side {
+public:
+    /// \return false if a thread of this process still holds a lock in the struct at `object`
+    using leaving = bool (*)(void* object);
+
+    explicit shared_side(region memory) : memory_(std::move(memory)) {}
+
+    static std::shared_ptr<shared_side> create(const char* name, region_kind kind,
+                                               std::uint64_t type, std::size_t bytes) {
+        const std::string claiming =
+            "claiming " + std::to_string(bytes) + " bytes of shared memory for " + name;
+        check_claim(bytes, claiming);
+        region made = region::create(name, kind, type, bytes);
+        const auto allocate = [&](std::uint64_t at, std::uint64_t n) {
+            return made.allocate(at, n);
+        };
+        if (const int refused = claim_in_pieces(bytes, allocate)) throw_os_error(refused, claiming);
+        return region_table::add<shared_side>(std::move(made));
+    }
+
+    static std::shared_ptr<shared_side> open(const region_handle& handle, region_kind kind,
+                                             const char* what, std::uint64_t type,
+                                             std::size_t least) {
+        auto received = region_table::open<shared_side>(handle, kind, what);
+        if (received->memory().header().type != type || received->memory().size() < least)
+            throw Error(std::string("receiving ") + what +
+                        ": the handle names another kind of object");
+        return received;
+    }
+
+    region& memory() noexcept { return memory_; }
+    void detach() noexcept {}
+
+    /// \param offset  of the struct
+    void on_leave(leaving leave, std::size_t offset) noexcept {
+        offset_.store(offset, std::memory_order_relaxed);  // whoever stores: always the same
+        leave_.store(leave, std::memory_order_release);    // (A) offset_
+    }
+    bool must_stay() {
+        const leaving leave = leave_.load(std::memory_order_acquire);  // (A)
+        return leave != nullptr &&
+               !leave(memory_.data() + offset_.load(std::memory_order_relaxed));  // (A)
+    }
+
+private:
+    region memory_;
+    std::atomic<leaving> leave_{nullptr};
+    std::atomic<std::size_t> offset_{0};
+};
 
 /// A handle: copies are the same object, in this process and, sent or inherited, in others. The
 /// region is gone with its last user.
@@ -46,20 +98,14 @@ public:
     /// \throws OsError if the kernel refuses the memory (claimed at once: no SIGBUS later) or its
     ///     descriptor, or if there is not so much; it names the sizes
     static shared_object create(const char* name, std::uint64_t type, std::size_t behind = 0) {
-        const std::size_t bytes = offset + sizeof(Shared) + behind;
-        const std::string claiming =
-            "claiming " + std::to_string(bytes) + " bytes of shared memory for " + name;
-        check_claim(bytes, claiming);
-        region made = region::create(name, Kind, type, bytes);
-        const auto allocate = [&](std::uint64_t at, std::uint64_t n) {
-            return made.allocate(at, n);
-        };
-        if (const int refused = claim_in_pieces(bytes, allocate)) throw_os_error(refused, claiming);
-        return shared_object(region_table::add<side>(std::move(made)));
+        return shared_object(
+            shared_side::create(name, Kind, type, offset + sizeof(Shared) + behind));
     }
 
-    Shared* operator->() const noexcept { return side_->shared(); }
-    Shared& operator*() const noexcept { return *side_->shared(); }
+    Shared* operator->() const noexcept {
+        return reinterpret_cast<Shared*>(side_->memory().data() + offset);
+    }
+    Shared& operator*() const noexcept { return *operator->(); }
     /// The bytes behind the struct, and how many.
     std::byte* behind() const noexcept { return side_->memory().data() + offset + sizeof(Shared); }
     std::size_t bytes_behind() const noexcept {
@@ -82,12 +128,7 @@ public:
     void load(Archive& archive, const char* what, std::uint64_t type) {
         region_handle handle{};
         archive(handle.id[0], handle.id[1], handle.size, handle.pid, handle.fd);
-        auto received = region_table::open<side>(handle, Kind, what);
-        if (received->memory().header().type != type ||
-            received->memory().size() < offset + sizeof(Shared))
-            throw Error(std::string("receiving ") + what +
-                        ": the handle names another kind of object");
-        side_ = std::move(received);
+        *this = shared_object(shared_side::open(handle, Kind, what, type, offset + sizeof(Shared)));
     }
 
     friend bool operator==(const shared_object& a, const shared_object& b) noexcept {
@@ -95,25 +136,13 @@ public:
     }
 
 private:
-    /// This process's side of the region.
-    class side {
-    public:
-        explicit side(region memory) : memory_(std::move(memory)) {}
-        region& memory() noexcept { return memory_; }
-        void detach() noexcept {}
-        bool must_stay() noexcept {
-            if constexpr (requires(Shared & object) { object.leave(); }) return !shared()->leave();
-            return false;
-        }
-        Shared* shared() noexcept { return reinterpret_cast<Shared*>(memory_.data() + offset); }
+    explicit shared_object(std::shared_ptr<shared_side> from) : side_(std::move(from)) {
+        if constexpr (requires(Shared & object) { object.leave(); })
+            side_->on_leave([](void* object) { return static_cast<Shared*>(object)->leave(); },
+                            offset);
+    }
 
-    private:
-        region memory_;
-    };
-
-    explicit shared_object(std::shared_ptr<side> from) : side_(std::move(from)) {}
-
-    std::shared_ptr<side> side_;
+    std::shared_ptr<shared_side> side_;
 };
 
 }  // namespace multiprocessing::detail

@@ -47,6 +47,8 @@ static_assert(std::is_standard_layout_v<barrier_party> &&
 ///     `end` of each of its parties is written, so a party that sees it moved knows how.
 /// I2  a party is there from before its arrival counts until it knows how its generation ended;
 ///     so is the last one while it runs the action.
+/// I3  no timeout ends a generation whose parties are all there: neither one of theirs, nor that of
+///     who comes while the action runs. He waits for its end first, whatever his deadline.
 /// K1  killed in wait() before its generation ended, be it in the action or in releasing the
 /// others:
 ///     the generation is broken by whoever looks next: any call of the barrier, or a party that
@@ -91,15 +93,10 @@ public:
         std::size_t index = arrived(all);
         while (index >= parties_) {  // the last one of these runs the action
             in.unlock();
-            const deadline slice = deadline::earlier(until, deadline::after(patience));
-            futex_wait(word_, now, slice);
+            futex_wait(word_, now, deadline::after(patience));  // I3
             in.lock(lock_, deadline::never());
             now = current();
             index = arrived(all);
-            if (index >= parties_ && until.passed()) {
-                end(all, barrier_end::timeout);
-                broken(barrier_end::timeout);
-            }
         }
         seated mine(sit_down(all, now));
         if (index + 1 == parties_) {
@@ -219,17 +216,21 @@ private:
 
     /// Until the generation `now` ended.
     void sleep(places all, std::uint32_t now, deadline until, duration patience) {
-        for (;;) {
-            const deadline slice = deadline::earlier(until, deadline::after(patience));
-            const bool woken = until.passed() ? false : futex_wait(word_, now, slice);
+        for (deadline look = deadline::after(patience);;) {
+            const deadline slice = deadline::earlier(until, look);
+            if (!slice.passed()) futex_wait(word_, now, slice);
             if (word_.load(std::memory_order_acquire) != now) return;
-            if (woken) continue;
+            if (!slice.passed()) continue;  // signals put no look off
             const held in(lock_, deadline::never());
             if (word_.load(std::memory_order_relaxed) != now) return;  // the lock
-            if (until.passed())
+            if (look_for_dead(all)) return;
+            if (count(all) >= parties_) {
+                until = deadline::never();  // I3
+            } else if (until.passed()) {
                 end(all, barrier_end::timeout);
-            else
-                look_for_dead(all);
+                return;
+            }
+            look = deadline::after(patience);
         }
     }
 

@@ -104,7 +104,11 @@ public:
             if (one.word.load(std::memory_order_relaxed) == chosen) futex_wake(one.word, 1);
     }
 
-    bool leave() { return own_.leave(); }
+    /// This process's last handle goes: nobody could pay later (owed_wakes).
+    bool leave() {
+        wake_chosen();
+        return own_.leave();
+    }
 
     lock_state& own() noexcept { return own_; }
 
@@ -154,12 +158,11 @@ private:
 
     private:
         bool sleep_until(deadline until, duration patience) {
-            for (;;) {
-                const deadline slice = deadline::earlier(until, deadline::after(patience));
-                bool woken = true;
-                if (!until.passed()) woken = futex_wait(me_.word, waiting, slice);
+            for (deadline look = deadline::after(patience);;) {
+                const deadline slice = deadline::earlier(until, look);
+                if (!slice.passed()) futex_wait(me_.word, waiting, slice);
                 if (is_notified()) return true;
-                if (woken && !until.passed()) continue;
+                if (!slice.passed()) continue;  // signals put no look off
                 const table in(of_);
                 of_.hand_on();  // K2
                 if (is_notified()) return true;
@@ -167,6 +170,7 @@ private:
                     me_.word.store(nobody, std::memory_order_relaxed);  // the lock orders it
                     return false;
                 }
+                look = deadline::after(patience);
             }
         }
 

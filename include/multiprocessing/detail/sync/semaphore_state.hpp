@@ -141,7 +141,7 @@ private:
         }
     }
     bool wait_inside(deadline until, ledger holders, duration patience) {
-        for (;;) {
+        for (deadline look = deadline::after(patience);;) {
             if (take(holders)) {
                 word_.fetch_and(~sleeper, std::memory_order_relaxed);  // none: this was the one
                 return true;
@@ -154,11 +154,14 @@ private:
             if (!word_.compare_exchange_strong(none, sleeper, std::memory_order_relaxed) &&
                 none != sleeper)
                 continue;
-            if (holders.empty())  // I2: no need to look again
+            if (holders.empty()) {  // I2: no need to look again
                 futex_wait(word_, sleeper, until);
-            else if (!futex_wait(word_, sleeper,
-                                 deadline::earlier(until, deadline::after(patience))))
-                give_back_of_dead(holders);
+                continue;
+            }
+            futex_wait(word_, sleeper, deadline::earlier(until, look));
+            if (!look.passed()) continue;  // signals put no look off
+            give_back_of_dead(holders);
+            look = deadline::after(patience);
         }
     }
 
