@@ -60,6 +60,7 @@ TEST_CASE("pidfd: a process is named by its pid and start, and gone once it ende
     CHECK(mine != 0);
     CHECK(!is_gone(::getpid(), mine));
     CHECK(is_gone(::getpid(), mine + 1));  // another one of this pid
+    CHECK(!is_gone(::getpid(), 0));        // not known
     const pid_t pid = sleeping_process();
     const std::uint64_t started = start_time(pid);
     CHECK(started >= mine);

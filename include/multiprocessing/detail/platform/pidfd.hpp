@@ -88,11 +88,15 @@ inline std::uint64_t start_time(pid_t pid) {
     return leading_number(std::string_view(stat).substr(at + 1)).value_or(0);
 }
 
-/// Whether the process that was named so has ended, reaped or not.
+/// Whether the process that was named so has ended, reaped or not. A start time of 0 is one that
+/// could not be read, there or here (no descriptor left, no /proc): nothing follows from it.
 inline bool is_gone(pid_t pid, std::uint64_t started) {
     const unique_fd pidfd = open_pidfd(pid);
+    if (!pidfd) return true;
     // Opened first: what is compared then is what the descriptor names.
-    return !pidfd || start_time(pid) != started || wait_readable(pidfd.get(), deadline::at_once());
+    const std::uint64_t now = start_time(pid);
+    return (now != 0 && started != 0 && now != started) ||
+           wait_readable(pidfd.get(), deadline::at_once());
 }
 
 }  // namespace multiprocessing::detail
