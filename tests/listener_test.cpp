@@ -421,7 +421,8 @@ TEST_CASE("Listener: close ends it in forked children, and for those who were no
         ::getrlimit(RLIMIT_NOFILE, &before);
         const rlimit now{std::min<rlim_t>(256, before.rlim_max), before.rlim_max};
         ::setrlimit(RLIMIT_NOFILE, &now);
-        for (int fd; (fd = ::dup(2)) >= 0;) fill.push_back(fd);
+        if (!test::address_sanitizer)  // UBSan reads memory through a pipe, and says it can't
+            for (int fd; (fd = ::dup(2)) >= 0;) fill.push_back(fd);
         listener.close();
         for (const int fd : fill) ::close(fd);
         ::setrlimit(RLIMIT_NOFILE, &before);
