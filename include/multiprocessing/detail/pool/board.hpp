@@ -91,8 +91,8 @@ struct task_word {
 ///
 /// I1  `candidate` names the only task that the incarnation may have claimed and not delivered.
 /// I2  `batch` = {sequence, items, bytes}: so many finished items of the candidate lie framed in
-/// the
-///     scratch memory. The batch with that sequence is either there or, put, in the worker's ring.
+///     the scratch memory. The batch with that sequence is either there or, put, in the worker's
+///     ring.
 struct worker_slot {
     alignas(line_pair) std::atomic<std::uint64_t> candidate;  // generation << 32 | index
     std::atomic<std::uint64_t> batch;

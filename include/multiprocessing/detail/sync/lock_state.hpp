@@ -28,17 +28,14 @@ namespace multiprocessing::detail {
 ///     52 depth      how often the owner of an RLock has it
 ///     56 owes       1: the owner has owed_wakes to pay when it gives the lock back
 /// Writers  all by the holder of the mutex.
-/// I1  owner is written by its own thread alone, so a thread can tell whether it is the owner by
-/// one
-///     load; a dead owner's name stays until the next one's, and is nobody else's.
+/// I1  owner is written by its own thread alone, so a thread can tell by one load whether it is the
+///     owner; a dead owner's name stays until the next one's, and is nobody else's.
 /// I2  user code runs under the mutex only while owner is set: the store to it is the commit of
 ///     acquire(), and clearing it that of release().
 /// K1  killed holding the mutex, owner 0 or of an owner before: nothing was done under the lock;
-/// the
-///     next one gets it as if it had been free.
+///     the next one gets it as if it had been free.
 /// K2  killed while it is the owner (its thread ended is the same): whoever gets the mutex next
-/// sets
-///     `abandoned`, lets go and throws; so do all after it, until recover().
+///     sets `abandoned`, lets go and throws; so do all after it, until recover().
 /// K3  killed in that: the mutex says so again, owner is still the dead one's.
 /// K4  killed in recover(), before its store to owner: `abandoned` is still set. After it: K2.
 /// K5  a waiter killed: nothing. If it was the one that the kernel had woken, the next one comes
