@@ -68,6 +68,11 @@ public:
             send(add_one{}, 2, 1);
             lab_.book().withdraw(send(add_one{}, 3, 2));
         });
+        scenario cold =
+            base("worker: its first use of the rings", [this] { send(add_one{}, 1, 1); });
+        cold.prepare = [] { own_clock(microsecond); };
+        cold.check = [this] { return lab_.judge_first(); };
+        to_.add(std::move(cold));
         arrests();
         sleepers();
         supervisors();
@@ -79,7 +84,7 @@ private:
         return lab_.book().send(f, first, count, timeout);
     }
     scenario base(std::string name, std::function<void()> set_up, std::int64_t step = microsecond,
-                  long stride = 1) {
+                  long runtime_stride = 1) {
         scenario s;
         s.name = std::move(name);
         s.reset = [this, set_up](bystanders&) {
@@ -87,18 +92,21 @@ private:
             set_up();
             lab_.back().stop();
         };
-        s.prepare = [step] { own_clock(step); };
+        s.prepare = [this, step] {
+            lab_.warm();
+            own_clock(step);
+        };
         s.operation = [this] { lab_.victim(); };
-        s.stride = stride;
+        s.runtime_stride = runtime_stride;
         return s;
     }
     /// The victim is judged at once, or its replacement is quicker.
     void tasks(const std::string& name, const std::function<void()>& set_up,
-               std::int64_t step = microsecond, long stride = 1) {
-        scenario s = base("worker: " + name, set_up, step, stride);
+               std::int64_t step = microsecond, long runtime_stride = 1) {
+        scenario s = base("worker: " + name, set_up, step, runtime_stride);
         s.check = [this] { return lab_.judge_first(); };
         to_.add(s);
-        s = base("worker: " + name + "; judged late", set_up, step, stride);
+        s = base("worker: " + name + "; judged late", set_up, step, runtime_stride);
         s.check = [this] { return lab_.replace_first(); };
         to_.add(s);
     }
@@ -150,7 +158,7 @@ private:
         s.check = [this] { return lab_.judge_first(); };
         to_.add(s);
 
-        s.name = "idle: another worker asleep";
+        s.name = "idle: another worker asleep";  // which has taken what would warm the victim
         s.reset = [this](bystanders& others) {
             lab_.fresh();
             others.spawn_asleep([this] { return lab_.work(1, 1); });
