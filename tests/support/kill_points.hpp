@@ -107,9 +107,13 @@ private:
 
 struct scenario {
     std::string name;
-    std::function<void(bystanders&)> reset;          // tester: fresh state, early helpers
-    std::function<void()> prepare = {};              // victim, before its first kill point
-    std::function<void()> operation = {};            // victim: what is killed
+    std::function<void(bystanders&)> reset;  // tester: fresh state, early helpers
+    std::function<void()> prepare = {};      // victim, before its first kill point
+    std::function<void()> operation = {};    // victim: what is killed
+    // Or the victim is a process that reset() has made: named here, it goes on when it is traced,
+    // to an int3.
+    std::function<pid_t()> seized = {};
+    std::function<void()> go_on = {};
     std::function<void(bystanders&)> on_block = {};  // tester: the victim sleeps for the first time
     std::function<int()> check = {};  // after the kill, in a process of its own: 0 is good
     bool wakes_itself = false;        // a timeout ends its sleep
@@ -190,7 +194,21 @@ private:
     enum class stop { stepped, asleep, gone };
     static constexpr int ticks_asleep = 2, ticks_woken = 50, ticks_timeout = 300;
 
+    static pid_t seize_victim(const scenario& s) {
+        const pid_t victim = s.seized();
+        if (victim <= 0 || ::ptrace(PTRACE_ATTACH, victim, 0, 0) != 0) give_up("no victim");
+        wait_status(victim, __WALL);
+        s.go_on();
+        for (int signal = 0; signal != SIGTRAP;) {
+            ::ptrace(PTRACE_CONT, victim, 0, signal == SIGSTOP ? 0 : signal);
+            const int status = wait_status(victim, __WALL);
+            if (!WIFSTOPPED(status)) give_up("the victim did not reach its start");
+            signal = WSTOPSIG(status);
+        }
+        return victim;
+    }
     static pid_t start_victim(const scenario& s) {
+        if (s.seized) return seize_victim(s);
         const pid_t victim = fork_child([&s] {
             ::ptrace(PTRACE_TRACEME, 0, 0, 0);
             if (s.prepare) s.prepare();
