@@ -94,6 +94,10 @@ TEST_CASE("mp::map: any callable, items that can't be sent, crashes at their pla
     for (int i = 0; i < 50; ++i) CHECK(out[static_cast<std::size_t>(i)] == 3 * i);
     CHECK(mp::map([&](int x) { return x + factor; }, std::list<int>{1, 2}) ==
           std::vector<int>{4, 5});
+    std::list<std::unique_ptr<int>> owned;
+    owned.push_back(std::make_unique<int>(5));
+    CHECK(mp::map([&](const std::unique_ptr<int>& p) { return *p * factor; }, owned) ==
+          std::vector<int>{15});
     CHECK(mp::map([&](int x) { return x; }, std::vector<int>{}).empty());
     mp::map([&](int) {}, numbers(3));
     CHECK_THROWS_AS(mp::map(
