@@ -57,7 +57,10 @@ struct PoolOptions {
     bool pin_workers = false;
     /// "": "Pool-1", "Pool-2"... The workers are "Pool-1-Worker-1"...
     std::string name = {};
-    /// An initializer that runs longer breaks the pool. Nothing: it may take its time.
+    /// An initializer that runs longer breaks the pool. Nothing: it may take its time. Then tasks
+    /// wait for one that hangs in all workers: get(timeout) throws TimeoutError, cancel() ends what
+    /// is queued, terminate() and the end of this process end the workers; get(), join() and the
+    /// destructor wait.
     std::optional<duration> initializer_timeout = {};
 };
 
