@@ -305,10 +305,9 @@ private:
 /// file of a listener that was killed is replaced.
 /// Threads: any number may accept at once. Processes: a forked child may accept, too, until the one
 /// that made the Listener closes it; moved into a Process it is the child's.
-/// If killed: clients that nobody accepted yet get an EndOfFile, and others may listen at its file,
-/// once no process has the listening socket any more. Daemons (and so pools) end with it. Other
-/// children have it, whether they use it or not, until they close their copy of the Listener, exec
-/// or end.
+/// If killed: clients that nobody accepted yet get an EndOfFile, whatever children have the socket.
+/// If one of those accepts it listens in its stead from then on. Else clients are refused, and
+/// others may listen at its file; an abstract address is free once no process has the socket.
 class Listener {
 public:
     /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
@@ -359,8 +358,9 @@ private:
 
 /// Connects to a Listener. Does not wait until it accepts: what is sent before that waits there, as
 /// in a Pipe, and if it never does there is an EndOfFile.
-/// \throws OsError as connect() does (ECONNREFUSED, ENOENT...); TimeoutError if its backlog stayed
-///     full; AuthenticationError if another user listens there; Error as Listener's
+/// \throws OsError as connect() does (ECONNREFUSED, ENOENT...), or if this process has no
+///     descriptors left; TimeoutError if its backlog stayed full; AuthenticationError if another
+///     user listens there; Error as Listener's
 inline Connection<> Client(Address address, ClientOptions options = {}) {
     detail::check_transport("Client", address, options.authkey);
     auto made = detail::log_in(address, options.timeout);
