@@ -9,9 +9,9 @@
 /// many processes were forked meanwhile. SIGPIPE is never raised.
 ///
 /// An end has one owner at a time: the process that made it, then the child into whose arguments
-/// it was moved (by itself, or inside of other objects), the process that received it in a message,
-/// or a forked process that uses its copy first (so does the child of a class derived from Process
-/// that has one as a member: see Process::run). A former owner gets a ClosedError. What fork()
+/// it was moved (by itself, or inside of other objects; of a class derived from Process: into what
+/// its hand_over() drops), the process that received it in a message, or a forked process that uses
+/// its copy first. A former owner gets a ClosedError. What fork()
 /// tells nobody about is not covered: vfork, _Fork and clone without exec in the host; nor is exec
 /// in a process that took an end by using or receiving it: the end lasts until the new program
 /// ends.
