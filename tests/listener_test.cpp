@@ -509,17 +509,17 @@ TEST_CASE("Listener: a forked child's close changes nothing for its parent",
 TEST_CASE("Listener: forked children accept, while threads of the parent do",
           "[listener][process][threads]") {
     mp::Listener listener;
-    std::atomic<bool> stop{false};
+    std::atomic<bool> connecting{true}, accepting{true};
     std::vector<std::thread> threads;
     for (int i = 0; i < 2; ++i)
         threads.emplace_back([&] {
-            while (!stop) try {
+            while (accepting) try {
                     listener.accept(0s);
                 } catch (const mp::TimeoutError&) {
                 }
         });
     std::thread connects([&] {
-        while (!stop) try {
+        while (connecting) try {
                 mp::Client(listener.address()).poll();
             } catch (const mp::OsError&) {  // a child took it in, and ended
             }
@@ -535,8 +535,9 @@ TEST_CASE("Listener: forked children accept, while threads of the parent do",
         });
         REQUIRE(accepts.exit_status() == std::optional<int>(0));
     }
-    stop = true;
-    connects.join();
+    connecting = false;
+    connects.join();  // while others accept: it may wait for the backlog
+    accepting = false;
     for (auto& one : threads) one.join();
 }
 

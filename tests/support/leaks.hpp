@@ -55,12 +55,25 @@ inline std::set<int> children() {
     return found;
 }
 
+/// Whether it has the number of a process that runs beside this one: a name of another test's.
+inline bool is_of_another(const std::string& name) {
+    for (std::size_t at = 0; (at = name.find_first_of("0123456789", at)) != name.npos;) {
+        const std::size_t end = std::min(name.find_first_not_of("0123456789", at), name.size());
+        const std::string number = name.substr(at, end - at);
+        if (number != std::to_string(::getpid()) && std::filesystem::exists("/proc/" + number))
+            return true;
+        at = end;
+    }
+    return false;
+}
+
 /// Names in /dev/shm that a process of this program may have made. Others work on the machine too.
 inline std::set<std::string> shared_names() {
     std::set<std::string> found;
     std::error_code none;
     for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", none)) {
         const std::string name = entry.path().filename().string();
+        if (is_of_another(name) || !std::filesystem::exists(entry.path(), none)) continue;
         if (name.starts_with("mp") || name.find(std::to_string(::getpid())) != std::string::npos)
             found.insert(name);
     }

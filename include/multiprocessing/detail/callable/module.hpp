@@ -21,7 +21,6 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
-#include <pthread.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -172,10 +171,7 @@ template <compiled = compiled::when_used>
 class MP_EXPORT module_table {
 public:
     /// Never destroyed. The first use must not be in a forked child.
-    static module_table& get() {
-        static module_table& only = *new module_table;
-        return only;
-    }
+    static module_table& get() { return only_one<module_table>::get(); }
 
     module_table(const module_table&) = delete;
     module_table& operator=(const module_table&) = delete;
@@ -214,17 +210,16 @@ public:
     }
 
 private:
+    friend only_one<module_table>;
+    friend std::default_delete<module_table>;
     struct entry {
         loaded_module what;
         const entry* next;
     };
 
     module_table() {
-        const auto& identity = process_identity::get();  // its fork hook comes before ours
+        process_identity& identity = process_identity::get();
         made_in_ = identity.generation.load(std::memory_order_relaxed);  // this thread's own fork
-        const int result =
-            ::pthread_atfork([] { get().before_fork(); }, nullptr, [] { get().in_child(); });
-        if (result != 0) throw_os_error(result, "pthread_atfork");
 #if __GLIBC_PREREQ(2, 35)
         static constexpr char here = 0;
         dl_find_object found;
@@ -233,6 +228,20 @@ private:
                 first_of_loader_ = first_of_loader_->l_prev;
 #endif
         scan();
+        static constexpr fork_hooks hooks{
+            .before =
+                [] {
+                    if (module_table* const table = only_one<module_table>::made)
+                        table->before_fork();
+                },
+            .in_child =
+                [] {
+                    if (module_table* const table = only_one<module_table>::made) table->in_child();
+                }};
+        identity.hook(fork_hooks::modules, hooks);
+    }
+    ~module_table() {  // of one that came second
+        for (const entry* e = first(); e;) delete std::exchange(e, e->next);
     }
 
     const entry* first() const noexcept {

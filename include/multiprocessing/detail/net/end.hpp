@@ -24,7 +24,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -89,8 +88,7 @@ inline namespace abi_1 {
 class MP_EXPORT end_table {
 public:
     static end_table& get() {  // never destroyed: static objects of the host may be connections
-        static end_table& only = *new end_table;
-        return only;
+        return only_one<end_table>::get();
     }
 
     using guard = std::lock_guard<std::mutex>;
@@ -103,6 +101,7 @@ public:
     bool sweep() noexcept;
 
 private:
+    friend only_one<end_table>;
     end_table();
     template <class F>
     static void for_each(F f);
@@ -1018,19 +1017,19 @@ private:
 inline namespace abi_1 {
 
 inline end_table::end_table() {
-    process_identity::get();  // its hooks run before these
-    const int result = ::pthread_atfork(nullptr, nullptr, [] {
+    static constexpr fork_hooks hooks{.in_child = [] {
         handover::heir = 0;  // of what its parent was dropping just then
         for_each([](end& one) { one.forked(handover::launching); });
-    });
-    if (result != 0) throw_os_error(result, "pthread_atfork");
+    }};
+    process_identity::get().hook(fork_hooks::connections, hooks);
     handover::get().settle[0].store([] { for_each([](end& one) { one.settle(); }); },
                                     std::memory_order_release);
 }
 
 template <class F>
 void end_table::for_each(F f) {
-    for (end* one = get().first_; one != nullptr; one = one->next_) f(*one);
+    const end_table* const here = only_one<end_table>::made;
+    for (end* one = here ? here->first_ : nullptr; one != nullptr; one = one->next_) f(*one);
 }
 
 inline void end_table::add(end& one, const guard&) {

@@ -22,7 +22,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -50,23 +49,22 @@ class listener;
 inline namespace abi_1 {
 
 /// The listeners of this process, whose locks are held over every fork: so a forked child finds
-/// each of them whole. Locks: this one, then those, then process_identity::tables.
+/// each of them whole. Guarded by process_identity::listeners.
 class MP_EXPORT listener_table {
 public:
     static listener_table& get() {  // never destroyed: as end_table
-        static listener_table& only = *new listener_table;
-        return only;
+        return only_one<listener_table>::get();
     }
 
     void add(listener& one);
     void remove(listener& one) noexcept;
 
 private:
+    friend only_one<listener_table>;
     listener_table();
     template <class F>
     static void for_each(F f);
 
-    std::mutex mutex_;  // guards the rest
     std::vector<listener*> listeners_;
 };
 
@@ -399,41 +397,35 @@ private:
 inline namespace abi_1 {
 
 inline listener_table::listener_table() {
-    end_table::get();  // its hooks go inside of these
-    const int result = ::pthread_atfork(
-        [] {
-            get().mutex_.lock();
-            for_each([](listener& one) { one.mutex_.lock(); });
-        },
-        [] {
-            for_each([](listener& one) { one.mutex_.unlock(); });
-            get().mutex_.unlock();
-        },
-        [] {
-            for_each([](listener& one) {
-                one.forked();
-                one.mutex_.unlock();
-            });
-            get().mutex_.unlock();
-        });
-    if (result != 0) throw_os_error(result, "pthread_atfork");
+    static constexpr fork_hooks hooks{
+        .lock = [] { for_each([](listener& one) { one.mutex_.lock(); }); },
+        .unlock = [] { for_each([](listener& one) { one.mutex_.unlock(); }); },
+        .in_child =
+            [] {
+                for_each([](listener& one) {
+                    one.forked();
+                    one.mutex_.unlock();
+                });
+            }};
+    process_identity::get().hook(fork_hooks::listeners, hooks);
     handover::get().settle[1].store([] { for_each([](listener& one) { one.settle(); }); },
                                     std::memory_order_release);
 }
 
 template <class F>
 void listener_table::for_each(F f) {
-    for (listener* one : get().listeners_) f(*one);
+    if (const listener_table* const here = only_one<listener_table>::made)
+        for (listener* one : here->listeners_) f(*one);
 }
 
 inline void listener_table::add(listener& one) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(process_identity::get().listeners);
     listeners_.push_back(&one);
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
 inline void listener_table::remove(listener& one) noexcept {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(process_identity::get().listeners);
     std::erase(listeners_, &one);
     handover::get().things.fetch_sub(1, std::memory_order_relaxed);
 }

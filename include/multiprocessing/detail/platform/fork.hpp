@@ -4,8 +4,11 @@
 /// \file
 /// What this process is, kept right over every fork, the host's own ones included.
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 #include <fcntl.h>
@@ -19,33 +22,108 @@ namespace multiprocessing::detail {
 
 inline namespace abi_1 {  // what modules of a program share must be of one layout
 
+/// What a part of the library does around each fork; a null is nothing. Those of a part that is
+/// first used while a fork goes on may be left out of that one, all but `in_child`.
+struct fork_hooks {
+    enum part : std::size_t { modules, processes, connections, listeners, thread_ids, parts };
+
+    void (*before)() = nullptr;  // in the parent, without any lock
+    void (*lock)() = nullptr;    // in the parent, under process_identity::listeners
+    void (*unlock)() = nullptr;  // in the parent, as lock()
+    void (*in_child)() = nullptr;
+};
+
 /// One in each process. Registered with pthread_atfork at its first use, never before main.
 /// vfork, _Fork and clone without exec run no hooks: not covered, documented.
+///
+/// A host's thread may fork while another one is in any of our functions. So what all threads share
+/// is constant-initialised as this struct, made by only_one, or made under a lock that is held over
+/// forks: never a local static that is made by its first caller, since a child whose parent was
+/// just making it would wait for that for ever.
 struct MP_EXPORT process_identity {
-    std::atomic<pid_t> pid{::getpid()};
+    std::atomic<pid_t> pid{0};                    // 0: not registered
     std::atomic<std::uint64_t> generation{1};     // counts the forks above this process
     std::atomic<std::uint64_t> pid_namespace{0};  // its inode; 0: not looked up, or no /proc
-    /// Guards the tables of this library. Held over a fork, so that the child finds them whole.
-    std::mutex tables;
+    /// Both are held over a fork, so that the child finds what they guard whole. Locked in this
+    /// order: the listeners' table, each of the listeners, the other tables of this library.
+    std::mutex listeners, tables;
 
-    process_identity() {
-        const int result = ::pthread_atfork([] { get().tables.lock(); },
-                                            [] { get().tables.unlock(); }, [] { get().child(); });
-        if (result != 0) throw_os_error(result, "pthread_atfork");
-    }
-
-    /// Never destroyed: destructors of the host may still use queues.
     static process_identity& get() {
-        static process_identity& only = *new process_identity;
+        process_identity& only = object();
+        if (only.pid.load(std::memory_order_acquire) == 0) only.begin();
         return only;
     }
 
+    /// Any number of times, with the same hooks for the same part.
+    void hook(fork_hooks::part which, const fork_hooks& what) noexcept {
+        hooks_[which].store(&what, std::memory_order_release);
+    }
+
+    /// Registers the hooks. To do that twice does no harm: two threads may be the first, or the
+    /// thread that did it is one that this process, a child, has not got.
+    void begin() {
+        const int result = ::pthread_atfork([] { object().before(); }, [] { object().after(); },
+                                            [] { object().child(); });
+        if (result != 0) throw_os_error(result, "pthread_atfork");
+        pid.store(::getpid(), std::memory_order_release);
+    }
+
 private:
+    static process_identity& object() noexcept {
+        static constinit process_identity only;  // never destroyed: the host's destructors may
+        return only;                             // still use queues
+    }
+    using hook_function = void (*fork_hooks::*)();
+    void run(hook_function which) noexcept {
+        for (const auto& part : hooks_)
+            if (const fork_hooks* const hooks = part.load(std::memory_order_acquire))
+                if (hooks->*which) (hooks->*which)();
+    }
+    void before() noexcept {
+        if (registrations_++ != 0) return;
+        run(&fork_hooks::before);
+        listeners.lock();
+        run(&fork_hooks::lock);
+        tables.lock();
+    }
+    void after() noexcept {
+        if (--registrations_ != 0) return;
+        tables.unlock();
+        run(&fork_hooks::unlock);
+        listeners.unlock();
+    }
     void child() noexcept {
+        if (--registrations_ != 0) return;
         pid.store(::getpid(), std::memory_order_relaxed);  // one thread is left
         generation.fetch_add(1, std::memory_order_relaxed);
         pid_namespace.store(0, std::memory_order_relaxed);
         tables.unlock();
+        run(&fork_hooks::in_child);
+        listeners.unlock();
+    }
+
+    std::array<std::atomic<const fork_hooks*>, fork_hooks::parts> hooks_{};
+    static inline thread_local constinit int registrations_ = 0;  // whose hooks run in this fork
+};
+
+/// The T of this process, made at its first use, never destroyed. No thread waits for another one
+/// that makes it: each makes its own, and all use the one that was first. So its constructor must
+/// not have effects that can't be had twice.
+template <class T>
+struct MP_EXPORT only_one {
+    static T& get() {
+        T* const one = made.load(std::memory_order_acquire);
+        return one ? *one : make();
+    }
+    static inline constinit std::atomic<T*> made{nullptr};
+
+private:
+    [[gnu::cold, gnu::noinline]] static T& make() {
+        std::unique_ptr<T> mine(new T);
+        T* first = nullptr;
+        if (!made.compare_exchange_strong(first, mine.get(), std::memory_order_acq_rel))
+            return *first;
+        return *mine.release();
     }
 };
 

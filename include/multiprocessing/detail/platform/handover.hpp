@@ -35,7 +35,7 @@ struct MP_EXPORT handover {
     static inline thread_local bool launching = false;
 
     static handover& get() {
-        static handover& only = *new handover;
+        static constinit handover only;
         return only;
     }
 };

@@ -14,7 +14,6 @@
 #include <utility>
 #include <vector>
 
-#include <pthread.h>
 #include <sys/types.h>
 
 #include <multiprocessing/detail/platform/fork.hpp>
@@ -62,23 +61,23 @@ struct MP_EXPORT process_state_1 {
     status_table statuses;                  // tables
     lifeline line;                          // tables
 
-    static process_state_1& get() {
-        static process_state_1& only = *new process_state_1;
-        return only;
-    }
+    static process_state_1& get() { return only_one<process_state_1>::get(); }
 
     bool logs(LogLevel level) const noexcept {
         return static_cast<int>(level) >= log_level.load(std::memory_order_relaxed);  // a switch
     }
 
 private:
+    friend only_one<process_state_1>;
     process_facts first;
     const std::string none;
 
     process_state_1() {
-        first.pid = this_pid();  // registers its hooks, which run before these in a child
-        const int result = ::pthread_atfork(nullptr, nullptr, [] { get().forked(); });
-        if (result != 0) throw_os_error(result, "pthread_atfork");
+        first.pid = this_pid();
+        static constexpr fork_hooks hooks{.in_child = [] {
+            if (process_state_1* const here = only_one<process_state_1>::made) here->forked();
+        }};
+        process_identity::get().hook(fork_hooks::processes, hooks);
     }
 
     /// In every forked child, the host's own ones too.

@@ -134,6 +134,7 @@ private:
         }
     };
 
+    /// Under process_identity::tables: so no fork comes while it is made.
     static region_table& get() {  // never destroyed: static objects of the host may hold queues
         static region_table& only = *new region_table;
         return only;

@@ -6,12 +6,11 @@
 
 #include <cstdint>
 
-#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
 
 namespace multiprocessing::detail {
 
@@ -24,8 +23,8 @@ MP_EXPORT inline std::uint64_t& known_thread_id() noexcept {
 }
 
 [[gnu::cold, gnu::noinline]] MP_EXPORT inline std::uint64_t make_thread_id() {
-    static const int hook = ::pthread_atfork(nullptr, nullptr, [] { known_thread_id() = 0; });
-    if (hook != 0) throw_os_error(hook, "pthread_atfork");
+    static constexpr fork_hooks hooks{.in_child = [] { known_thread_id() = 0; }};
+    process_identity::get().hook(fork_hooks::thread_ids, hooks);
     const auto number = static_cast<std::uint64_t>(::syscall(SYS_gettid));
     return known_thread_id() =
                number << 32 | (static_cast<std::uint64_t>(deadline::clock() / 1000) & 0xffffffff);
