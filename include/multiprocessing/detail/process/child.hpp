@@ -239,15 +239,16 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
     child->publish();
 }
 
-/// After launch(): drops what the child alone is to have, and lets it go on.
+/// After launch(): drops what the child alone is to have, and lets it go on, also if that throws.
 /// \param drop  destroys the callable and its arguments
 template <class F>
 void hand_over(child_process& child, F drop) {
-    {
-        const handing_over to(child.pid());
-        drop();
-    }
-    child.handed_over();
+    struct go_on {
+        child_process& child;
+        ~go_on() { child.handed_over(); }
+    } at_last{child};
+    const handing_over to(child.pid());
+    drop();
 }
 
 }  // namespace multiprocessing::detail
