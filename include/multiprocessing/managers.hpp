@@ -30,6 +30,7 @@
 #include <multiprocessing/connection.hpp>
 #include <multiprocessing/detail/manager/client.hpp>
 #include <multiprocessing/detail/manager/container_proxies.hpp>
+#include <multiprocessing/detail/manager/pool_proxy.hpp>
 #include <multiprocessing/detail/manager/primitive_proxies.hpp>
 #include <multiprocessing/detail/manager/proxy.hpp>
 #include <multiprocessing/detail/manager/server.hpp>
@@ -166,6 +167,9 @@ public:
         return make<ArrayProxy<T>>(elements);
     }
 
+    /// Workers that are children of the server. \param processes  0: cpu_count()
+    PoolProxy Pool(std::size_t processes = 0) { return make<PoolProxy>(processes); }
+
     /// How many objects the server has.
     std::size_t number_of_objects() {
         return static_cast<std::size_t>(
@@ -186,6 +190,7 @@ public:
                 process_->join(std::chrono::seconds(1));
             }
         }
+        session_->let_go();
         session_.reset();
         process_.reset();  // terminates it, if it still runs
     }

@@ -99,7 +99,21 @@ public:
                        args...);
         return answer<R>(mine.wire, number);
     } catch (const peer_gone&) {
+        let_go();
         throw_ended(contact_);
+    }
+
+    /// Messages that it lent references for are on its account: so it stays, though this process
+    /// may have no proxy left.
+    void stay() {
+        const std::lock_guard lock(control_mutex_);
+        stays_ = this->shared_from_this();
+    }
+    /// The server has ended, or this process ends it.
+    void let_go() noexcept {
+        std::shared_ptr<client_session> last;  // goes after the lock; the caller has another one
+        const std::lock_guard lock(control_mutex_);
+        last.swap(stays_);
     }
 
     /// Tells the server, without an answer. Never throws: what does not get there is lost with the
@@ -255,6 +269,7 @@ private:
 
     std::mutex control_mutex_;
     std::optional<manager_wire<>> control_;
+    std::shared_ptr<client_session> stays_;  // itself
     std::mutex channels_mutex_;
     std::list<std::unique_ptr<channel>> channels_;
 };
@@ -310,7 +325,10 @@ public:
             if (const auto* caller = manager_caller<>::current())
                 return server->lend(caller->session(), object_);
         }
-        return use().template ask<std::uint64_t>(manager_op::lend, object_, {});
+        session& by = use();
+        const auto token = by.template ask<std::uint64_t>(manager_op::lend, object_, {});
+        by.stay();
+        return token;
     }
     /// The message was not sent.
     void take_back(std::uint64_t token) noexcept {
@@ -439,10 +457,30 @@ protected:
                                         args...);
     }
 
+    /// Runs a thunk that makes an object. \return a reference to that
+    template <class Thunk, class... Args>
+    std::shared_ptr<manager_reference<>> ask_for(const Args&... args) const {
+        return make<Thunk>(manager_op::call, reference().object(), args...);
+    }
+    template <class Thunk, class... Args>
+    std::shared_ptr<manager_reference<>> ask_to_create(const Args&... args) const {
+        return make<Thunk>(manager_op::create, 0, args...);
+    }
+
 private:
     friend struct proxy_access;
 
     std::uint64_t object_number() const noexcept { return reference_ ? reference_->object() : 0; }
+
+    template <class Thunk, class... Args>
+    std::shared_ptr<manager_reference<>> make(manager_op how, std::uint64_t object,
+                                              const Args&... args) const {
+        manager_reference<>& to = reference();
+        auto by = to.use().shared_from_this();
+        const auto made =
+            by->template ask<std::uint64_t>(how, object, reference_to<Thunk>(), args...);
+        return std::make_shared<manager_reference<>>(to.contact(), made, std::move(by));
+    }
 
     void let_go() noexcept {
         if (handover::heir != 0 && reference_) reference_->bequeath(handover::heir);
