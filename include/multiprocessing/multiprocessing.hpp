@@ -6,6 +6,7 @@
 
 #include <multiprocessing/connection.hpp>
 #include <multiprocessing/errors.hpp>
+#include <multiprocessing/managers.hpp>
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>

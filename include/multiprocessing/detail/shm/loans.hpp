@@ -43,9 +43,12 @@ public:
     }
 
     /// Calls `call(object, whether it was sent, by what)` at the end of the message that this
-    /// thread encodes. The object is part of what is sent, hence outlives this.
-    static void watch(void (*call)(void*, bool, const void*) noexcept, void* object) {
-        if (loans* message = innermost()) message->watchers_.push_back({call, object});
+    /// thread encodes. The object is part of what is sent, hence outlives this, or belongs to
+    /// `call`. \return false if nobody will: the bytes are no message of a connection or a queue
+    static bool watch(void (*call)(void*, bool, const void*) noexcept, void* object) {
+        loans* const message = innermost();
+        if (message != nullptr) message->watchers_.push_back({call, object});
+        return message != nullptr;
     }
 
 private:

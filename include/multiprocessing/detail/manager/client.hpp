@@ -1,0 +1,514 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// A manager's client: the connections of a process and its threads to a server, and references.
+///
+/// Each process has its own. What a forked child inherits it never uses, but for the addresses in
+/// it: at the first use of a reference there the child counts it anew, over connections of its own.
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <sys/types.h>
+
+#include <multiprocessing/connection.hpp>
+#include <multiprocessing/detail/archive/exception.hpp>
+#include <multiprocessing/detail/archive/memory.hpp>
+#include <multiprocessing/detail/callable/descriptor.hpp>
+#include <multiprocessing/detail/manager/caller.hpp>
+#include <multiprocessing/detail/manager/server.hpp>
+#include <multiprocessing/detail/manager/wire.hpp>
+#include <multiprocessing/detail/net/waitable.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/handover.hpp>
+#include <multiprocessing/detail/platform/pidfd.hpp>
+#include <multiprocessing/detail/shm/loans.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing::detail {
+
+/// Where a server is.
+struct manager_contact {
+    Address address;  // of no other server, ever
+    pid_t server = 0;
+};
+
+/// What a process has of one server. Any thread may use it.
+template <compiled When = compiled::when_used>
+class client_session : public std::enable_shared_from_this<client_session<When>> {
+    struct channel {
+        explicit channel(Connection<> of) : wire(std::move(of)) {}
+        manager_wire<> wire;
+        std::uint32_t number = 0;  // of the last request
+    };
+
+public:
+    /// That of this process; connects if there is none.
+    /// \throws EndOfFile if the server has ended
+    static std::shared_ptr<client_session> of(const manager_contact& contact) {
+        if (auto known = find(contact)) return known;
+        const auto made = std::make_shared<client_session>(contact);
+        made->open();
+        return made;
+    }
+    /// Null if this process has none.
+    static std::shared_ptr<client_session> find(const manager_contact& contact) noexcept {
+        const std::lock_guard lock(process_identity::get().tables);
+        for (client_session* s = first_; s != nullptr; s = s->next_)
+            if (s->is_own() && s->contact_.address == contact.address)
+                if (auto known = s->weak_from_this().lock()) return known;
+        return nullptr;
+    }
+
+    explicit client_session(manager_contact contact) : contact_(std::move(contact)) {}
+    client_session(const client_session&) = delete;
+    client_session& operator=(const client_session&) = delete;
+    ~client_session() {
+        const std::lock_guard lock(process_identity::get().tables);
+        for (client_session** at = &first_; *at != nullptr; at = &(*at)->next_)
+            if (*at == this) {
+                *at = next_;
+                break;
+            }
+    }
+
+    /// Asks the server and waits for its answer.
+    /// \throws EndOfFile if it has ended, or ends meanwhile; what it answers with; what encoding
+    ///     the arguments throws: it was not asked then
+    template <class R, class... Args>
+    R ask(manager_op what, std::uint64_t object, callable_ref callable, const Args&... args) try {
+        channel& mine = of_this_thread();
+        const std::uint32_t number = ++mine.number;
+        mine.wire.post(manager_request{static_cast<std::uint32_t>(what), number, object, callable},
+                       args...);
+        return answer<R>(mine.wire, number);
+    } catch (const peer_gone&) {
+        let_go();
+        throw_ended(contact_);
+    }
+
+    /// Messages that it lent references for are on its account: so it stays, though this process
+    /// may have no proxy left.
+    void stay() {
+        const std::lock_guard lock(control_mutex_);
+        stays_ = this->shared_from_this();
+    }
+    /// The server has ended, or this process ends it.
+    void let_go() noexcept {
+        std::shared_ptr<client_session> last;  // goes after the lock; the caller has another one
+        const std::lock_guard lock(control_mutex_);
+        last.swap(stays_);
+    }
+
+    /// Tells the server, without an answer. Never throws: what does not get there is lost with the
+    /// server, or with this process's memory.
+    template <class... Args>
+    void tell(manager_op what, std::uint64_t object, const Args&... args) noexcept {
+        try {
+            const std::lock_guard lock(control_mutex_);
+            control_->post(manager_request{static_cast<std::uint32_t>(what), 0, object, {}},
+                           args...);
+        } catch (...) {
+        }
+    }
+
+    /// Made by this process.
+    bool is_own() const noexcept {
+        return generation_ == process_identity::get().generation.load(std::memory_order_relaxed);
+    }
+
+    [[noreturn]] static void throw_ended(const manager_contact& contact) {
+        throw EndOfFile("the server of this manager, process " + std::to_string(contact.server) +
+                        ", has ended or was shut down, and its objects with it");
+    }
+
+private:
+    /// The channels that a thread has.
+    struct of_thread {
+        struct entry {
+            std::uint64_t serial;
+            channel* open;
+            std::weak_ptr<client_session> of;
+        };
+        std::vector<entry> entries;
+
+        ~of_thread() {
+            last_ = {};
+            ended_ = true;
+            all_ = nullptr;
+            for (const entry& each : entries)
+                if (const auto session = each.of.lock()) session->drop(each.open);
+        }
+    };
+
+    static Connection<> connect(const manager_contact& contact) {
+        try {
+            return Client(contact.address);
+        } catch (const OsError& e) {
+            if (const int code = e.code().value(); code == ECONNREFUSED || code == ENOENT)
+                throw peer_gone();
+            throw;
+        } catch (const EndOfFile&) {
+            throw peer_gone();
+        }
+    }
+
+    /// \throws what was answered instead
+    template <class R>
+    R answer(manager_wire<>& wire, std::uint32_t number) {
+        for (;;) {
+            receive_buffer<> buffer;
+            reception in_hand;
+            auto bytes = wire.take(buffer, in_hand);
+            const auto head = take_head<manager_reply>(bytes);
+            if (head.number != number) continue;  // of one that was not waited for to the end
+            if (head.failed != 0)
+                std::rethrow_exception(
+                    decode_exception(decode<std::vector<std::byte>>(bytes), contact_.server));
+            if constexpr (std::is_void_v<R>)
+                return decode_into(bytes);
+            else
+                return decode<R>(bytes);
+        }
+    }
+
+    void open() try {
+        control_.emplace(connect(contact_));
+        // A child of the server may keep its socket open behind it, so its word alone would do.
+        const unique_fd server = open_pidfd(contact_.server);
+        if (!server) throw peer_gone();
+        control_->post(
+            manager_request{static_cast<std::uint32_t>(manager_op::open_session), 1, 0, {}},
+            std::int32_t{this_pid()});
+        const auto ready = wait({static_cast<Connection<>&>(*control_), server.get()});
+        if (ready.front() != 0) throw peer_gone();
+        number_ = answer<std::uint64_t>(*control_, 1);
+        const std::lock_guard lock(process_identity::get().tables);
+        next_ = std::exchange(first_, this);
+    } catch (const peer_gone&) {
+        throw_ended(contact_);
+    }
+
+    channel& of_this_thread() {
+        if (last_.serial == serial_) [[likely]]
+            return *last_.open;
+        if (all_ != nullptr)
+            for (const auto& each : all_->entries)
+                if (each.serial == serial_) return use(each.open);
+        return use(open_channel());
+    }
+    channel& use(channel* one) noexcept {
+        last_ = {serial_, one};
+        return *one;
+    }
+
+    channel* open_channel() {
+        auto made = std::make_unique<channel>(connect(contact_));
+        made->wire.post(
+            manager_request{static_cast<std::uint32_t>(manager_op::open_channel), 0, number_, {}});
+        {
+            const std::lock_guard lock(control_mutex_);
+            const auto ready = wait(
+                {static_cast<Connection<>&>(made->wire), static_cast<Connection<>&>(*control_)});
+            if (ready.front() != 0) throw peer_gone();
+        }
+        answer<void>(made->wire, 0);
+        if (!ended_) {
+            if (all_ == nullptr) {
+                static thread_local of_thread mine;
+                all_ = &mine;
+            }
+            std::erase_if(all_->entries, [](const auto& each) { return each.of.expired(); });
+            all_->entries.push_back({serial_, made.get(), this->weak_from_this()});
+        }
+        const std::lock_guard lock(channels_mutex_);
+        channels_.push_back(std::move(made));
+        return channels_.back().get();
+    }
+    /// Its thread ends.
+    void drop(channel* one) noexcept {
+        if (!is_own()) return;
+        std::list<std::unique_ptr<channel>> dropped;
+        const std::lock_guard lock(channels_mutex_);
+        for (auto it = channels_.begin(); it != channels_.end(); ++it)
+            if (it->get() == one) return dropped.splice(dropped.end(), channels_, it);
+    }
+
+    struct latest {
+        std::uint64_t serial = 0;
+        channel* open = nullptr;
+    };
+    static inline thread_local constinit latest last_;
+    static inline thread_local constinit of_thread* all_ = nullptr;
+    static inline thread_local constinit bool ended_ = false;  // the thread's destructors run
+    static inline constinit client_session* first_ = nullptr;  // under process_identity::tables
+    static inline constinit std::atomic<std::uint64_t> serials_{0};
+
+    const manager_contact contact_;
+    const std::uint64_t generation_ =
+        process_identity::get().generation.load(std::memory_order_relaxed);
+    const std::uint64_t serial_ = serials_.fetch_add(1, std::memory_order_relaxed) + 1;  // unique
+    std::uint64_t number_ = 0;  // at the server
+    client_session* next_ = nullptr;
+
+    std::mutex control_mutex_;
+    std::optional<manager_wire<>> control_;
+    std::shared_ptr<client_session> stays_;  // itself
+    std::mutex channels_mutex_;
+    std::list<std::unique_ptr<channel>> channels_;
+};
+
+/// Refers to a hosted object. One for all the copies of a proxy in a process, which count once.
+template <compiled When = compiled::when_used>
+class manager_reference {
+    using session = client_session<When>;
+
+public:
+    /// Of an object that the session has counted.
+    manager_reference(manager_contact contact, std::uint64_t object, std::shared_ptr<session> by)
+        : contact_(std::move(contact)), object_(object), session_(std::move(by)) {
+        counted_in_.store(now(), std::memory_order_relaxed);  // nobody else has it yet
+        ready_in_.store(now(), std::memory_order_relaxed);    // likewise
+    }
+    /// Of one in a message.
+    manager_reference(manager_contact contact, std::uint64_t object, std::uint64_t token)
+        : contact_(std::move(contact)), object_(object) {
+        if (auto* const server = server_here()) {
+            server->hold(object_, token);
+            in_server_ = true;
+        } else {
+            session_ = session::of(contact_);
+            session_->template ask<void>(manager_op::acquire, object_, {}, std::uint64_t{0}, token);
+            ready_in_.store(now(), std::memory_order_relaxed);  // nobody else has it yet
+        }
+        counted_in_.store(now(), std::memory_order_relaxed);  // nobody else has it yet
+    }
+    manager_reference(const manager_reference&) = delete;
+    manager_reference& operator=(const manager_reference&) = delete;
+    ~manager_reference() {
+        if (counted_in_.load(std::memory_order_relaxed) != now()) return;  // its parent's
+        if (!in_server_)
+            session_->tell(manager_op::release, object_);
+        else if (auto* const server = server_here())
+            server->let_go(object_);
+    }
+
+    const manager_contact& contact() const noexcept { return contact_; }
+    std::uint64_t object() const noexcept { return object_; }
+
+    /// For calls.
+    session& use() {
+        if (ready_in_.load(std::memory_order_acquire) != now()) [[unlikely]]  // (A)
+            adopt();
+        return *session_;
+    }
+
+    /// For a message. \return a token
+    std::uint64_t lend() {
+        if (auto* const server = server_here()) {
+            if (const auto* caller = manager_caller<>::current())
+                return server->lend(caller->session(), object_);
+        }
+        session& by = use();
+        const auto token = by.template ask<std::uint64_t>(manager_op::lend, object_, {});
+        by.stay();
+        return token;
+    }
+    /// The message was not sent.
+    void take_back(std::uint64_t token) noexcept {
+        if (auto* const server = server_here())
+            server->take_back(token);
+        else if (session_ && session_->is_own())
+            session_->tell(manager_op::take_back, token);
+    }
+
+    /// To a child of this process, which has a copy of it.
+    void bequeath(pid_t heir) noexcept {
+        try {
+            use().tell(manager_op::bequeath, object_, std::int32_t{heir}, key());
+        } catch (...) {  // the server has ended
+        }
+    }
+
+    /// In this process, for all copies: what waits in the object ends, and later calls throw.
+    void close() {
+        session& by = use();
+        closed_in_.store(now(), std::memory_order_relaxed);  // a flag
+        by.tell(manager_op::close, object_);
+    }
+    void require_open() const {
+        if (closed_in_.load(std::memory_order_relaxed) == now())
+            throw ClosedError("this object of a manager was closed in this process");
+    }
+
+private:
+    static std::uint64_t now() noexcept {
+        return process_identity::get().generation.load(std::memory_order_relaxed);
+    }
+    manager_server<>* server_here() const noexcept {
+        auto* const server = manager_server<>::here();
+        return server != nullptr && server->address() == contact_.address ? server : nullptr;
+    }
+    std::uint64_t key() const noexcept { return reinterpret_cast<std::uintptr_t>(this); }
+
+    /// Counts it, in a child that inherited it; connects, in the server.
+    void adopt() {
+        auto mine = session::of(contact_);
+        const bool counts = counted_in_.load(std::memory_order_relaxed) != now();  // checked below
+        if (counts)
+            mine->template ask<void>(manager_op::acquire, object_, {}, key(), std::uint64_t{0});
+        std::shared_ptr<session> old;
+        {
+            const std::lock_guard lock(process_identity::get().tables);  // whole over a fork
+            if (ready_in_.load(std::memory_order_relaxed) != now()) {
+                old = std::exchange(session_, mine);
+                if (counts) in_server_ = false;
+                counted_in_.store(now(), std::memory_order_relaxed);  // under the lock
+                ready_in_.store(now(), std::memory_order_release);    // (A) session_
+                return;
+            }
+        }
+        if (counts) mine->tell(manager_op::release, object_);  // another thread was faster
+    }
+
+    const manager_contact contact_;
+    const std::uint64_t object_;
+    std::shared_ptr<session> session_;  // null in the server, until it calls the object
+    bool in_server_ = false;            // counted by the server itself
+    // Generations of the process:
+    std::atomic<std::uint64_t> counted_in_{0};  // that has a count at the server
+    std::atomic<std::uint64_t> ready_in_{0};    // whose session_ it is
+    std::atomic<std::uint64_t> closed_in_{0};   // where it was closed
+};
+
+/// What proxies are made of: a value, whose copies share one reference.
+class proxy_base {
+public:
+    using mp_handle_tag = void;
+
+    proxy_base() = default;
+    proxy_base(const proxy_base&) = default;
+    proxy_base(proxy_base&&) noexcept = default;
+    proxy_base& operator=(const proxy_base&) = default;
+    proxy_base& operator=(proxy_base&&) noexcept = default;
+
+    /// Of the same object?
+    friend bool operator==(const proxy_base& a, const proxy_base& b) noexcept {
+        return a.reference_ == b.reference_ ||
+               (a.reference_ && b.reference_ && a.reference_->object() == b.reference_->object() &&
+                a.reference_->contact().address == b.reference_->contact().address);
+    }
+
+    /// For messages.
+    template <class Archive>
+    void save(Archive& archive) const {
+        archive(object_number());
+        if (!reference_) return;
+        const std::uint64_t token = lend();
+        archive(reference_->contact().address.to_string(),
+                std::int32_t{reference_->contact().server}, token);
+    }
+    template <class Archive>
+    void load(Archive& archive) {
+        std::uint64_t object = 0, token = 0;
+        std::string address;
+        std::int32_t server = 0;
+        archive(object);
+        std::shared_ptr<manager_reference<>> received;
+        if (object != 0) {
+            archive(address, server, token);
+            received = std::make_shared<manager_reference<>>(
+                manager_contact{Address(std::move(address)), server}, object, token);
+        }
+        let_go();
+        reference_ = std::move(received);
+    }
+
+protected:
+    explicit proxy_base(std::shared_ptr<manager_reference<>> of) noexcept
+        : reference_(std::move(of)) {}
+    ~proxy_base() { let_go(); }
+
+    manager_reference<>& reference() const {
+        if (!reference_) throw Error("this proxy refers to no object: it was made by default");
+        return *reference_;
+    }
+    /// Runs a thunk of the server.
+    template <class Thunk, class R, class... Args>
+    R ask(const Args&... args) const {
+        manager_reference<>& to = reference();
+        return to.use().template ask<R>(manager_op::call, to.object(), reference_to<Thunk>(),
+                                        args...);
+    }
+
+    /// Runs a thunk that makes an object. \return a reference to that
+    template <class Thunk, class... Args>
+    std::shared_ptr<manager_reference<>> ask_for(const Args&... args) const {
+        return make<Thunk>(manager_op::call, reference().object(), args...);
+    }
+    template <class Thunk, class... Args>
+    std::shared_ptr<manager_reference<>> ask_to_create(const Args&... args) const {
+        return make<Thunk>(manager_op::create, 0, args...);
+    }
+
+private:
+    friend struct proxy_access;
+
+    std::uint64_t object_number() const noexcept { return reference_ ? reference_->object() : 0; }
+
+    template <class Thunk, class... Args>
+    std::shared_ptr<manager_reference<>> make(manager_op how, std::uint64_t object,
+                                              const Args&... args) const {
+        manager_reference<>& to = reference();
+        auto by = to.use().shared_from_this();
+        const auto made =
+            by->template ask<std::uint64_t>(how, object, reference_to<Thunk>(), args...);
+        return std::make_shared<manager_reference<>>(to.contact(), made, std::move(by));
+    }
+
+    void let_go() noexcept {
+        if (handover::heir != 0 && reference_) reference_->bequeath(handover::heir);
+    }
+
+    std::uint64_t lend() const {
+        struct loan {
+            std::shared_ptr<manager_reference<>> of;
+            std::uint64_t token;
+        };
+        auto one = std::make_unique<loan>(loan{reference_, reference_->lend()});
+        const std::uint64_t token = one->token;
+        if (loans::watch(
+                [](void* lent, bool sent, const void*) noexcept {
+                    const std::unique_ptr<loan> mine(static_cast<loan*>(lent));
+                    if (!sent) mine->of->take_back(mine->token);
+                },
+                one.get()))
+            static_cast<void>(one.release());
+        return token;
+    }
+
+    std::shared_ptr<manager_reference<>> reference_;
+};
+
+/// For the manager itself.
+struct proxy_access {
+    static std::uint64_t object(const proxy_base& of) { return of.reference().object(); }
+};
+
+}  // namespace multiprocessing::detail

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Managers: objects in a server process, which any number of processes use through proxies, as
+/// Python's multiprocessing.Manager.
+///
+/// For what does not fit into shared memory: containers that grow, objects of any class, locks and
+/// queues that are made while everything runs. A call is a message to the server and back, through
+/// shared memory. For numbers and arrays sharedctypes.hpp is faster, for items queues.hpp.
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <sys/types.h>
+
+#include <multiprocessing/connection.hpp>
+#include <multiprocessing/detail/manager/client.hpp>
+#include <multiprocessing/detail/manager/container_proxies.hpp>
+#include <multiprocessing/detail/manager/pool_proxy.hpp>
+#include <multiprocessing/detail/manager/primitive_proxies.hpp>
+#include <multiprocessing/detail/manager/proxy.hpp>
+#include <multiprocessing/detail/manager/server.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/errors.hpp>
+#include <multiprocessing/process.hpp>
+
+namespace multiprocessing {
+
+/// How a Manager's server is made.
+struct ManagerOptions {
+    /// "": "SyncManager-1"...
+    std::string name = {};
+    /// Called once in the server, before it serves.
+    std::function<void()> initializer = {};
+    /// What it may use at most.
+    Limits limits = {};
+};
+
+namespace detail {
+
+/// Makes a condition with a lock of the same manager.
+struct condition_thunk {
+    using output = manager_call<>;
+    static void invoke(std::span<const std::byte> bytes, output& out) {
+        std::uint64_t lock = 0;
+        decode_into(bytes, lock);
+        auto object = manager_server<>::here()->get(lock);
+        if (object->type() != typeid(hosted_lock<>))
+            throw Error("Condition: the object that it was to be made with is no lock");
+        hosted_lock<>* const its = &static_cast<hosted<hosted_lock<>>&>(*object).value;
+        out.created(std::make_shared<hosted<hosted_condition<>>>(
+            std::in_place, std::shared_ptr<hosted_lock<>>(std::move(object), its)));
+    }
+};
+
+/// The server process, and what is made in it.
+template <compiled When = compiled::when_used>
+class manager_front {
+public:
+    explicit manager_front(ManagerOptions options = {}) {
+        module_table<>::get();  // the server inherits it
+        Listener listener;
+        contact_.address = listener.address();
+        process_ = std::make_unique<Process>(
+            ProcessOptions{name_or(std::move(options.name)), true, options.limits},
+            [initializer = std::move(options.initializer)](Listener serves) {
+                if (initializer) initializer();
+                // Never destroyed: threads use it until the process has ended.
+                auto& server = *new manager_server<When>(serves.address());
+                server.run(std::move(serves));
+            },
+            std::move(listener));
+        process_->start();
+        contact_.server = *process_->pid();
+        session_ = client_session<>::of(contact_);
+    }
+    manager_front(manager_front&&) noexcept = default;
+    manager_front& operator=(manager_front&& other) noexcept {
+        if (this != &other) {
+            end();
+            process_ = std::move(other.process_);
+            contact_ = std::move(other.contact_);
+            session_ = std::move(other.session_);
+        }
+        return *this;
+    }
+
+    /// Makes a T of the arguments, in the server. T need not be Sendable nor copyable; the
+    /// arguments are. Any process may, which has a copy of this object by fork.
+    /// \throws what the constructor throws; EndOfFile if the server has ended
+    template <class T, class... Args>
+    Proxy<T> create(Args&&... args) {
+        constexpr bool can = can_host<T, sent_as<Args>...>;
+        static_assert(can,
+                      "multiprocessing: the class can't be made of these arguments, which "
+                      "reach its constructor as rvalues (a text as a std::string)");
+        if constexpr (can)
+            return make<Proxy<T>>(sent_as<Args>(std::forward<Args>(args))...);
+        else
+            return Proxy<T>();
+    }
+
+    template <class K, class V>
+    DictProxy<K, V> dict(const std::map<K, V>& items = {}) {
+        return make<DictProxy<K, V>>(items);
+    }
+    template <class T>
+    ListProxy<T> list(const std::vector<T>& items = {}) {
+        return make<ListProxy<T>>(items);
+    }
+    template <class T>
+    SetProxy<T> set(const std::set<T>& items = {}) {
+        return make<SetProxy<T>>(items);
+    }
+    NamespaceProxy Namespace() { return make<NamespaceProxy>(); }
+
+    template <class T>
+    QueueProxy<T> Queue(std::size_t maxsize = 0) {
+        return make<QueueProxy<T>>(maxsize);
+    }
+    template <class T>
+    JoinableQueueProxy<T> JoinableQueue(std::size_t maxsize = 0) {
+        return make<JoinableQueueProxy<T>>(maxsize);
+    }
+    LockProxy Lock() { return make<LockProxy>(false); }
+    RLockProxy RLock() { return make<RLockProxy>(true); }
+    SemaphoreProxy Semaphore(std::size_t units = 1) { return make<SemaphoreProxy>(units, false); }
+    BoundedSemaphoreProxy BoundedSemaphore(std::size_t units = 1) {
+        return make<BoundedSemaphoreProxy>(units, true);
+    }
+    /// With an RLock of its own.
+    ConditionProxy Condition() { return make<ConditionProxy>(); }
+    ConditionProxy Condition(const LockProxy& lock) { return condition_with(lock); }
+    ConditionProxy Condition(const RLockProxy& lock) { return condition_with(lock); }
+    EventProxy Event() { return make<EventProxy>(); }
+    BarrierProxy Barrier(std::size_t parties, std::optional<duration> timeout = {}) {
+        return make<BarrierProxy>(parties, timeout);
+    }
+    template <class T>
+    ValueProxy<T> Value(const T& initial = T()) {
+        return make<ValueProxy<T>>(std::vector<T>(1, initial));
+    }
+    template <class T>
+    ArrayProxy<T> Array(std::size_t size) {
+        return make<ArrayProxy<T>>(std::vector<T>(size));
+    }
+    template <class T>
+    ArrayProxy<T> Array(std::initializer_list<T> elements) {
+        return make<ArrayProxy<T>>(std::vector<T>(elements));
+    }
+    template <class T>
+    ArrayProxy<T> Array(const std::vector<T>& elements) {
+        return make<ArrayProxy<T>>(elements);
+    }
+
+    /// Workers that are children of the server. \param processes  0: cpu_count()
+    PoolProxy Pool(std::size_t processes = 0) { return make<PoolProxy>(processes); }
+
+    /// How many objects the server has.
+    std::size_t number_of_objects() {
+        return static_cast<std::size_t>(
+            session()->template ask<std::uint64_t>(manager_op::count, 0, {}));
+    }
+
+    pid_t pid() const noexcept { return contact_.server; }
+    const Address& address() const noexcept { return contact_.address; }
+
+    /// Ends the server: calls that wait end with EndOfFile, objects that nobody calls are
+    /// destroyed. After a second it is terminated, after another one killed. May be repeated.
+    /// \throws ProcessError in a forked child: only who started the server may
+    void shutdown() {
+        if (!process_) return;
+        if (process_->is_alive()) {
+            if (const auto mine = client_session<>::find(contact_)) {
+                mine->tell(manager_op::shut_down, 0);
+                process_->join(std::chrono::seconds(1));
+            }
+        }
+        session_->let_go();
+        session_.reset();
+        process_.reset();  // terminates it, if it still runs
+    }
+
+protected:
+    ~manager_front() { end(); }
+
+private:
+    template <class P, class... Args>
+    P make(const Args&... args) {
+        using T = typename P::hosted_type;
+        (check_sendable<Args>(), ...);
+        if constexpr ((sendable<Args> && ...))
+            return made<P>(reference_to<create_thunk<T, Args...>>(), args...);
+        else
+            return P();
+    }
+    template <class P, class... Args>
+    P made(callable_ref how, const Args&... args) {
+        auto by = session();
+        const auto object = by->template ask<std::uint64_t>(manager_op::create, 0, how, args...);
+        return P(std::make_shared<manager_reference<>>(contact_, object, std::move(by)));
+    }
+    ConditionProxy condition_with(const proxy_base& lock) {
+        return made<ConditionProxy>(reference_to<condition_thunk>(), proxy_access::object(lock));
+    }
+
+    static std::string name_or(std::string name) {
+        static constinit std::atomic<unsigned> made{0};
+        if (!name.empty()) return name;
+        return "SyncManager-" + std::to_string(made.fetch_add(1, std::memory_order_relaxed) + 1);
+    }
+    /// Of this process: a forked child has its own.
+    std::shared_ptr<client_session<>> session() const {
+        if (!process_) client_session<>::throw_ended(contact_);
+        return session_->is_own() ? session_ : client_session<>::of(contact_);
+    }
+    void end() noexcept {
+        try {
+            shutdown();
+        } catch (...) {  // a forked copy: the server is its parent's
+        }
+    }
+
+    manager_contact contact_;
+    std::unique_ptr<Process> process_;  // null: shut down
+    std::shared_ptr<client_session<>> session_;
+};
+
+}  // namespace detail
+
+/// A server process, and what makes objects in it. The objects live while a proxy refers to them,
+/// and at most as long as the server: until shutdown(), the end of this object, or the end of the
+/// process that made it, however that ends. Nothing of it is on disk.
+///
+/// The server has the memory of the moment when it was made, so the classes and plugins that it
+/// is to know must be there then. It ignores SIGINT, and has the default for every other signal.
+/// If it is killed, every call of a proxy throws EndOfFile.
+///
+/// Threads: any number may make objects at once; one may shut down, move or destroy it.
+/// Processes: in a forked child it makes objects, too; shutdown() throws ProcessError there, and
+/// the destructor does nothing.
+class MP_EXPORT Manager : public detail::manager_front<> {
+public:
+    using manager_front::manager_front;
+    Manager(Manager&&) noexcept = default;
+    Manager& operator=(Manager&&) noexcept = default;
+    ~Manager() = default;
+};
+
+}  // namespace multiprocessing
