@@ -170,18 +170,23 @@ protected:
 
     template <class U>
     void put(const U& value) {
+        put_as(fingerprint<U>(), value);
+    }
+    /// \param type  the message's fingerprint
+    template <class... Us>
+    void put_as(std::uint64_t type, const Us&... values) {
         loans in_message;
-        const encoded message = encode(value);
+        const encoded message = encode(values...);
         if (remote_) {
             if (in_message.any())
                 throw Error(
                     "send: a handle of shared memory (a Queue, a Lock, a Connection...) can't go "
                     "to another host");
-            return remote_->send(message.pieces(), fingerprint<U>());
+            return remote_->send(message.pieces(), type);
         }
         std::shared_ptr<const carrier> by;
         if (in_message.watched()) by = open().carries();
-        open().send(message.pieces(), fingerprint<U>());
+        open().send(message.pieces(), type);
         in_message.sent(&by);
     }
     template <class U>

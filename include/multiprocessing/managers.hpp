@@ -21,11 +21,13 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <multiprocessing/connection.hpp>
 #include <multiprocessing/detail/manager/client.hpp>
@@ -33,6 +35,7 @@
 #include <multiprocessing/detail/manager/pool_proxy.hpp>
 #include <multiprocessing/detail/manager/primitive_proxies.hpp>
 #include <multiprocessing/detail/manager/proxy.hpp>
+#include <multiprocessing/detail/manager/served.hpp>
 #include <multiprocessing/detail/manager/server.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/errors.hpp>
@@ -259,6 +262,174 @@ public:
     Manager(Manager&&) noexcept = default;
     Manager& operator=(Manager&&) noexcept = default;
     ~Manager() = default;
+};
+
+/// An object of another program, without its class.
+class AnyProxy {
+public:
+    explicit AnyProxy(std::shared_ptr<const detail::served_reference> of) noexcept
+        : of_(std::move(of)) {}
+
+    /// Calls a method by its name: `jobs.call<int>("add", x)`. The types of the arguments (a text
+    /// is a std::string) and of the result are exactly those of the method.
+    /// \throws Error, which names what is offered, if there is no such method; else as Proxy::call
+    template <class R = void, class... Args>
+    R call(std::string_view method, const Args&... args) const {
+        return of_->call<R, detail::sent_as<Args>...>(method, detail::sent_as<Args>(args)...);
+    }
+    /// Name of its class, as the server's program has it.
+    const std::string& type() const noexcept { return of_->what().type; }
+
+private:
+    std::shared_ptr<const detail::served_reference> of_;
+};
+
+/// A server of another program, from outside. A value: copies share its connections.
+///
+/// Threads: any number may call at once, each over a connection of its own. Processes: a forked
+/// child opens its own.
+class RemoteManager {
+public:
+    /// \param known  what this program has of the classes
+    RemoteManager(Address address, ClientOptions options, Registry known)
+        : client_(
+              std::make_shared<detail::served_client<>>(std::move(address), std::move(options))),
+          known_(std::make_shared<const Registry>(std::move(known))) {}
+
+    /// \throws Error if the server has no object of that name, or this program did not register
+    ///     it as a T, or the server as another class; EndOfFile, TimeoutError as its calls
+    template <class T>
+    Proxy<T> get(std::string_view name) const {
+        auto found = find(name);
+        const std::string_view type = detail::type_name<T>();
+        for (const auto& known : detail::registry_access::types(*known_)) {
+            if (known.name != name) continue;
+            if (known.type != type || found.type != type)
+                throw Error("\"" + std::string(name) + "\" is a " + found.type +
+                            ", and a proxy of " + std::string(type) + " was asked for");
+            std::vector<std::pair<const void*, std::string>> keys;
+            for (const auto& each : known.methods) keys.emplace_back(each.key, each.name);
+            return Proxy<T>(std::make_shared<const detail::served_reference>(
+                client_, std::move(found), std::move(keys)));
+        }
+        throw Error("register_types() of this program has no \"" + std::string(name) +
+                    "\"; get(name) without a class calls by name");
+    }
+    AnyProxy get(std::string_view name) const {
+        return AnyProxy(std::make_shared<const detail::served_reference>(
+            client_, find(name), std::vector<std::pair<const void*, std::string>>()));
+    }
+
+private:
+    detail::served_description find(std::string_view name) const {
+        return client_->ask<detail::served_description>(
+            {detail::served_question::describes, 0, 0, 0, 0}, 0, std::string(name));
+    }
+
+    std::shared_ptr<detail::served_client<>> client_;
+    std::shared_ptr<const Registry> known_;
+};
+
+/// A process that serves objects. It ends with this object, and with the process that made it.
+class ManagerServer {
+public:
+    ManagerServer(Address address, ServeOptions options, Registry registry) {
+        ListenerOptions listens;
+        listens.authkey = options.authkey;
+        listens.transport = options.transport;
+        listens.login_timeout = options.login_timeout;
+        listens.max_message = options.max_message;
+        listens.unreachable_timeout = options.unreachable_timeout;
+        Listener listener(std::move(address), std::move(listens));
+        address_ = listener.address();
+        Pipe<> pipe;
+        std::string name = options.name;
+        if (name.empty()) {
+            static constinit std::atomic<unsigned> made{0};
+            name = "Server-" + std::to_string(made.fetch_add(1, std::memory_order_relaxed) + 1);
+        }
+        process_ = std::make_unique<Process>(
+            ProcessOptions{.name = std::move(name), .daemon = true},
+            [registry = std::move(registry), options = std::move(options)](
+                Listener serves, Connection<> control) mutable {
+                // Never destroyed: threads use it until the process has ended.
+                auto& server =
+                    *new detail::served_server<>(std::move(registry), std::move(options));
+                server.run(std::move(serves), std::move(control));
+                ::_exit(0);
+            },
+            std::move(listener), std::move(pipe.second));
+        process_->start();
+        control_ = std::move(pipe.first);
+    }
+    ManagerServer(ManagerServer&&) noexcept = default;
+    ManagerServer& operator=(ManagerServer&&) = delete;
+    ~ManagerServer() {
+        try {
+            shutdown();
+        } catch (...) {  // a forked copy: the server is its parent's
+        }
+    }
+
+    /// For clients.
+    const Address& address() const noexcept { return address_; }
+    pid_t pid() const noexcept { return process_->pid().value_or(0); }
+
+    /// Waits until the server has ended.
+    void wait() { process_->join(); }
+    /// \return whether it has
+    bool wait(duration timeout) { return process_->join(timeout); }
+
+    /// Ends it: calls in flight end with EndOfFile. After a second it is terminated, after another
+    /// one killed. May be repeated.
+    /// \throws ProcessError in a forked child
+    void shutdown() {
+        if (!process_ || !process_->is_alive()) return;
+        control_.close();
+        if (process_->join(std::chrono::seconds(1))) return;
+        process_->terminate();
+        if (process_->join(std::chrono::seconds(1))) return;
+        process_->kill();
+        process_->join();
+    }
+
+private:
+    Address address_;
+    Connection<> control_;
+    std::unique_ptr<Process> process_;
+};
+
+/// Objects of a program that other programs call, on this host or another: derive from it, and say
+/// what is served.
+///
+///     struct Jobs : mp::BaseManager<Jobs> {
+///         static void register_types(mp::Registry& r) {
+///             r.add<JobTable>("jobs", mp::method<&JobTable::add>("add"));
+///         }
+///     };
+///
+/// What is called, and with which types, is named in clear on the wire, in one little-endian form:
+/// programs of different builds work together as long as the names and types are the same. Only
+/// what is registered can be called.
+template <class Derived>
+class BaseManager {
+public:
+    /// Starts a server process.
+    /// \throws as Listener's constructor; OsError if it can't be started
+    static ManagerServer serve(Address address = {}, ServeOptions options = {}) {
+        return ManagerServer(std::move(address), std::move(options), registry());
+    }
+    /// \throws as Client()
+    static RemoteManager connect(Address address, ClientOptions options = {}) {
+        return RemoteManager(std::move(address), std::move(options), registry());
+    }
+
+private:
+    static Registry registry() {
+        Registry made;
+        Derived::register_types(made);
+        return made;
+    }
 };
 
 }  // namespace multiprocessing

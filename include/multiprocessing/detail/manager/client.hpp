@@ -31,6 +31,7 @@
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/callable/descriptor.hpp>
 #include <multiprocessing/detail/manager/caller.hpp>
+#include <multiprocessing/detail/manager/served.hpp>
 #include <multiprocessing/detail/manager/server.hpp>
 #include <multiprocessing/detail/manager/wire.hpp>
 #include <multiprocessing/detail/net/waitable.hpp>
@@ -410,6 +411,7 @@ public:
 
     /// Of the same object?
     friend bool operator==(const proxy_base& a, const proxy_base& b) noexcept {
+        if (a.served_ || b.served_) return a.served_ == b.served_;
         return a.reference_ == b.reference_ ||
                (a.reference_ && b.reference_ && a.reference_->object() == b.reference_->object() &&
                 a.reference_->contact().address == b.reference_->contact().address);
@@ -418,6 +420,10 @@ public:
     /// For messages.
     template <class Archive>
     void save(Archive& archive) const {
+        if (served_)
+            throw Error(
+                "a proxy of an object of another program can't be sent; connect() where it is "
+                "needed");
         archive(object_number());
         if (!reference_) return;
         const std::uint64_t token = lend();
@@ -438,11 +444,14 @@ public:
         }
         let_go();
         reference_ = std::move(received);
+        served_.reset();
     }
 
 protected:
     explicit proxy_base(std::shared_ptr<manager_reference<>> of) noexcept
         : reference_(std::move(of)) {}
+    explicit proxy_base(std::shared_ptr<const served_reference> of) noexcept
+        : served_(std::move(of)) {}
     ~proxy_base() { let_go(); }
 
     manager_reference<>& reference() const {
@@ -452,6 +461,7 @@ protected:
     /// Runs a thunk of the server.
     template <class Thunk, class R, class... Args>
     R ask(const Args&... args) const {
+        if (served_) return served_->template call<R>(&thunk_key<Thunk>, args...);
         manager_reference<>& to = reference();
         return to.use().template ask<R>(manager_op::call, to.object(), reference_to<Thunk>(),
                                         args...);
@@ -504,6 +514,7 @@ private:
     }
 
     std::shared_ptr<manager_reference<>> reference_;
+    std::shared_ptr<const served_reference> served_;  // else: of another program's object
 };
 
 /// For the manager itself.

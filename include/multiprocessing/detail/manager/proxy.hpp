@@ -48,6 +48,8 @@ public:
     proxy_of() = default;
     explicit proxy_of(std::shared_ptr<manager_reference<>> of) noexcept
         : proxy_base(std::move(of)) {}
+    explicit proxy_of(std::shared_ptr<const served_reference> of) noexcept
+        : proxy_base(std::move(of)) {}
 
 protected:
     ~proxy_of() = default;

@@ -83,7 +83,8 @@ namespace multiprocessing::detail {
 template <class T>
 concept concurrent = requires {
     typename T::mp_concurrent_tag;
-};
+}
+|| requires { typename T::mp_handle_tag; };
 
 /// An object that a server has.
 class hosted_object {

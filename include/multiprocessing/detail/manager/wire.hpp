@@ -76,18 +76,13 @@ public:
     /// \throws peer_gone; what encoding throws: nothing was sent then; OsError
     template <class... Ts>
     void post(const Ts&... values) {
-        loans in_message;
-        const encoded message = encode(values...);
-        std::shared_ptr<const carrier> by;
         try {
-            if (in_message.watched()) by = open().carries();
-            open().send(message.pieces(), type.fingerprint);
+            put_as(type.fingerprint, values...);
         } catch (const EndOfFile&) {
             throw peer_gone();
         } catch (const ClosedError&) {
             throw peer_gone();
         }
-        in_message.sent(&by);
     }
 
     /// Waits for a message.
@@ -96,14 +91,13 @@ public:
     std::span<const std::byte> take(receive_buffer<>& buffer, reception& in_hand) {
         std::span<const std::byte> taken;
         try {
-            open().recv(
-                [&](std::uint64_t what, std::span<const std::byte> bytes) {
-                    if (what != type.fingerprint) return;  // too short for any message of ours
-                    const std::span<std::byte> own = buffer.resize(bytes.size());
-                    if (!bytes.empty()) std::memcpy(own.data(), bytes.data(), bytes.size());
-                    taken = own;
-                },
-                in_hand);
+            const auto visit = [&](std::uint64_t what, std::span<const std::byte> bytes) {
+                if (what != type.fingerprint) return;  // too short for any message of ours
+                const std::span<std::byte> own = buffer.resize(bytes.size());
+                if (!bytes.empty()) std::memcpy(own.data(), bytes.data(), bytes.size());
+                taken = own;
+            };
+            with([&](auto& e) { e.recv(visit, in_hand); });
         } catch (const EndOfFile&) {
             throw peer_gone();
         } catch (const ClosedError&) {

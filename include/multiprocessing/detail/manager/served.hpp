@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// Objects that are served to other programs, by the names of their types and methods.
+///
+/// Wire. A client asks over a connection and waits for the answer, so a call that blocks blocks
+/// that connection alone; it opens as many as it has calls at a time, and keeps them. The first
+/// question names an object and is answered with its number and its methods: names, signatures and
+/// their fingerprints. Calls name both numbers and the fingerprint; the server checks all three. No
+/// address of a function travels, and nothing is called that was not registered.
+///
+/// Owners. An object is made by the first call of it and lives as long as the server. A connection
+/// belongs to the process that opened it; a forked child opens its own.
+///
+/// Kill table
+///     K1  a client: its connections are over; a method that runs for it goes on to its end, and
+///         its result is dropped.
+///     K2  the server: all connections are over: calls end with EndOfFile.
+///     K3  the server's creator: the server is its daemon, and dies with it.
+
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <multiprocessing/connection.hpp>
+#include <multiprocessing/detail/archive/exception.hpp>
+#include <multiprocessing/detail/archive/fingerprint.hpp>
+#include <multiprocessing/detail/archive/memory.hpp>
+#include <multiprocessing/detail/manager/server.hpp>
+#include <multiprocessing/detail/manager/wire.hpp>
+#include <multiprocessing/detail/net/waitable.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/pool/supervisor.hpp>
+#include <multiprocessing/detail/process/state.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing {
+
+/// How objects are served.
+struct ServeOptions {
+    /// As ListenerOptions.
+    std::optional<AuthKey> authkey = {};
+    Transport transport = {};
+    duration login_timeout = std::chrono::seconds(5);
+    std::size_t max_message = std::size_t{64} << 20;
+    duration unreachable_timeout = std::chrono::seconds(20);
+    /// Beyond so many, who comes is turned away.
+    std::size_t max_connections = 1000;
+    /// After which a connection that asks nothing is closed; its client opens another one.
+    duration idle_timeout = std::chrono::hours(1);
+    /// Of the process; "": "Server-1"...
+    std::string name = {};
+};
+
+namespace detail {
+
+/// The front of a question.
+struct served_question {
+    static constexpr std::uint32_t describes = 1, calls = 2;
+
+    std::uint32_t what;
+    std::uint32_t object, method;  // numbers, of a call
+    std::uint32_t reserved;
+    std::uint64_t signature;  // its fingerprint
+};
+static_assert(sizeof(served_question) == 24 && std::is_trivially_copyable_v<served_question>);
+
+struct served_answer {
+    std::uint64_t failed;
+};
+
+/// What a client learns of an object.
+struct served_description {
+    struct method {
+        std::string name, signature;
+        std::uint64_t fingerprint = 0;
+    };
+    std::int32_t server = 0;  // its pid
+    std::uint32_t object = 0;
+    std::string type;
+    std::vector<method> methods;
+};
+
+/// A call that is being answered.
+struct served_call {
+    manager_wire<>& wire;
+    hosted_object& object;
+
+    template <class T, class F>
+    void run(F f) const {
+        using R = decltype(f(std::declval<T&>()));
+        T& value = static_cast<hosted<T>&>(object).value;
+        std::unique_lock<std::mutex> turn;
+        if (std::mutex* const one = object.turn()) turn = std::unique_lock(*one);
+        if constexpr (std::is_void_v<R>) {
+            f(value);
+            if (turn) turn.unlock();
+            wire.post(served_answer{0});
+        } else if constexpr (std::is_reference_v<R>) {
+            R result = f(value);
+            wire.post(served_answer{0}, std::as_const(result));  // within the object's turn
+        } else {
+            const R result = f(value);
+            if (turn) turn.unlock();
+            wire.post(served_answer{0}, result);
+        }
+    }
+};
+
+template <class Values, class R>
+struct signature_of;
+template <class R, class... D>
+struct signature_of<std::tuple<D...>, R> {
+    static constexpr std::string_view text = type_name<R(D...)>();
+    static constexpr std::uint64_t fingerprint = fingerprint_of<R(D...)>;
+};
+
+/// Its address names a thunk in this program.
+template <class Thunk>
+inline constexpr char thunk_key = 0;
+
+struct served_method {
+    std::string name;
+    std::string_view signature;
+    std::uint64_t fingerprint;
+    const void* key;
+    void (*invoke)(std::span<const std::byte> arguments, const served_call& out);
+};
+
+struct served_type {
+    std::string name;
+    std::string_view type;
+    std::function<std::shared_ptr<hosted_object>()> make;
+    std::vector<served_method> methods;
+};
+
+inline std::string offered_methods(const std::vector<served_description::method>& methods) {
+    std::string text;
+    for (const auto& each : methods)
+        text += (text.empty() ? "" : "; ") + each.name + ": " + each.signature;
+    return text.empty() ? "nothing" : text;
+}
+
+struct registry_access;
+
+}  // namespace detail
+
+/// A method under a name: `mp::method<&JobTable::add>("add")`; an overloaded one by a cast to its
+/// type. Also a data member (its value), or a function that takes a T& first.
+template <auto Method>
+struct named_method {
+    std::string_view name;
+};
+template <auto Method>
+constexpr named_method<Method> method(std::string_view name) noexcept {
+    return {name};
+}
+
+/// What a BaseManager serves: `void register_types(mp::Registry&)`.
+class Registry {
+public:
+    /// One T for everybody, made without arguments at its first call, in the server.
+    ///
+    /// Calls of it take turns, so that T need not be safe for threads, unless it says `using
+    /// mp_concurrent_tag = void;` or is one of this library's handles, such as a Queue.
+    /// \throws Error if the name is taken
+    template <class T, auto... Methods>
+    Registry& add(std::string_view name, named_method<Methods>... methods) {
+        return add_made<T>(
+            name, [] { return std::make_shared<detail::hosted<T>>(std::in_place); }, methods...);
+    }
+
+private:
+    friend struct detail::registry_access;
+
+    template <class T, auto... Methods, class Make>
+    Registry& add_made(std::string_view name, Make make, named_method<Methods>... methods) {
+        for (const auto& known : types_)
+            if (known.name == name)
+                throw Error("Registry: there is a \"" + known.name + "\" already");
+        detail::served_type made{std::string(name), detail::type_name<T>(), std::move(make), {}};
+        (made.methods.push_back(served<T>(methods)), ...);
+        types_.push_back(std::move(made));
+        return *this;
+    }
+    template <class T, auto Method>
+    static detail::served_method served(named_method<Method> which) {
+        using parts = detail::method_parts<decltype(Method)>;
+        static_assert(std::is_base_of_v<std::remove_const_t<typename parts::object>, T>,
+                      "multiprocessing: this method is of another class");
+        using values = typename parts::values;
+        using signature = detail::signature_of<values, typename parts::result>;
+        return {std::string(which.name), signature::text, signature::fingerprint,
+                &detail::thunk_key<detail::method_thunk<T, Method>>,
+                [](std::span<const std::byte> bytes, const detail::served_call& out) {
+                    values args;
+                    std::apply([&](auto&... each) { detail::decode_into(bytes, each...); }, args);
+                    out.run<T>([&](T& object) -> decltype(auto) {
+                        return parts::call(Method, object, args);
+                    });
+                }};
+    }
+
+    std::vector<detail::served_type> types_;
+};
+
+namespace detail {
+
+struct registry_access {
+    static const std::vector<served_type>& types(const Registry& r) noexcept { return r.types_; }
+};
+
+template <compiled = compiled::when_used>
+class served_server {
+public:
+    served_server(Registry registry, ServeOptions options)
+        : registry_(std::move(registry)), options_(std::move(options)) {
+        for (const served_type& each : registry_access::types(registry_))
+            objects_.push_back(std::make_unique<object>(each));
+    }
+
+    /// Serves until the other end of `control` is closed.
+    void run(Listener listener, Connection<> control) {
+        reset_signals();
+        for (;;) {
+            const auto ready = wait({listener, control});
+            if (ready.back() == 1) break;
+            accept(listener);
+        }
+        listener.close();
+        const std::lock_guard lock(mutex_);
+        ends_ = true;
+        for (manager_wire<>* one : wires_) one->close();
+    }
+
+private:
+    struct object {
+        explicit object(const served_type& type_) : type(type_) {}
+        const served_type& type;
+        std::mutex mutex;
+        std::shared_ptr<hosted_object> made;  // under it; null: not yet
+
+        hosted_object& get() {
+            const std::lock_guard lock(mutex);
+            if (!made) made = type.make();
+            return *made;
+        }
+    };
+
+    void accept(Listener& listener) {
+        try {
+            auto wire = std::make_shared<manager_wire<>>(listener.accept(duration::zero()));
+            {
+                const std::lock_guard lock(mutex_);
+                if (wires_.size() >= options_.max_connections) {
+                    log_line(LogLevel::warning, "too many connections: one more was turned away");
+                    return;
+                }
+                wires_.push_back(wire.get());
+            }
+            try {
+                std::thread([this, wire] { serve(*wire); }).detach();
+            } catch (...) {
+                forget(*wire);
+                throw;
+            }
+        } catch (const AuthenticationError& e) {
+            const auto from = listener.last_accepted();
+            log_line(LogLevel::warning, "a client was refused" +
+                                            (from ? ", of " + from->to_string() : std::string()) +
+                                            ": " + e.what());
+        } catch (const TimeoutError&) {      // one that was no client
+        } catch (const std::exception& e) {  // no descriptors, no threads: wait for some to end
+            log_line(LogLevel::error, std::string("accepting a client: ") + e.what());
+            ::poll(nullptr, 0, 10);
+        }
+    }
+    void forget(manager_wire<>& wire) noexcept {
+        const std::lock_guard lock(mutex_);
+        std::erase(wires_, &wire);
+    }
+
+    void serve(manager_wire<>& wire) noexcept {
+        try {
+            while (wire.poll(options_.idle_timeout)) {
+                receive_buffer<> buffer;
+                reception in_hand;
+                auto bytes = wire.take(buffer, in_hand);
+                const auto head = take_head<served_question>(bytes);
+                try {
+                    answer(wire, head, bytes);
+                } catch (const peer_gone&) {
+                    throw;
+                } catch (...) {
+                    if (is_forced_unwind()) throw;  // pthread_exit in a method
+                    wire.post(served_answer{1}, encode_exception(std::current_exception()));
+                }
+            }
+        } catch (const peer_gone&) {
+        } catch (const std::exception& e) {
+            try {
+                log_line(LogLevel::warning, std::string("a connection was closed: ") + e.what());
+            } catch (...) {  // no memory
+            }
+        }
+        forget(wire);
+        wire.close();
+    }
+
+    void answer(manager_wire<>& wire, const served_question& head,
+                std::span<const std::byte> bytes) {
+        if (head.what == served_question::describes)
+            return wire.post(served_answer{0}, describe(decode<std::string>(bytes)));
+        if (head.what != served_question::calls || head.object >= objects_.size() ||
+            head.method >= objects_[head.object]->type.methods.size())
+            throw Error("this server has no such object or method");
+        object& one = *objects_[head.object];
+        const served_method& method = one.type.methods[head.method];
+        if (method.fingerprint != head.signature)
+            throw Error("\"" + one.type.name + "\" offers " + method.name + ": " +
+                        std::string(method.signature) + ", and was called as something else");
+        method.invoke(bytes, served_call{wire, one.get()});
+    }
+    served_description describe(const std::string& name) const {
+        std::string names;
+        for (std::size_t i = 0; i < objects_.size(); ++i) {
+            const served_type& type = objects_[i]->type;
+            names += (names.empty() ? "\"" : ", \"") + type.name + '"';
+            if (type.name != name) continue;
+            served_description found{
+                ::getpid(), static_cast<std::uint32_t>(i), std::string(type.type), {}};
+            for (const auto& each : type.methods)
+                found.methods.push_back({each.name, std::string(each.signature), each.fingerprint});
+            return found;
+        }
+        throw Error("this server has no \"" + name + "\"; it has " +
+                    (names.empty() ? "nothing" : names));
+    }
+
+    const Registry registry_;
+    const ServeOptions options_;
+    std::vector<std::unique_ptr<object>> objects_;
+    std::mutex mutex_;  // guards the rest
+    std::vector<manager_wire<>*> wires_;
+    bool ends_ = false;
+};
+
+/// The connections of this process to a server of another program. Any thread may use it.
+template <compiled = compiled::when_used>
+class served_client {
+    using wire_ptr = std::unique_ptr<manager_wire<>>;
+
+public:
+    served_client(Address address, ClientOptions options)
+        : address_(std::move(address)), options_(std::move(options)) {
+        give_back(std::make_unique<manager_wire<>>(Client(address_, options_)));
+    }
+
+    /// \throws EndOfFile if the server has ended, or does meanwhile; TimeoutError if its host can't
+    ///     be reached; what it answers with
+    template <class R, class... Args>
+    R ask(const served_question& head, std::int32_t server, const Args&... args) {
+        wire_ptr wire = take();
+        try {
+            wire->post(head, args...);
+            receive_buffer<> buffer;
+            reception in_hand;
+            auto bytes = wire->take(buffer, in_hand);
+            const auto front = take_head<served_answer>(bytes);
+            struct at_return {
+                served_client& of;
+                wire_ptr& wire;
+                ~at_return() { of.give_back(std::move(wire)); }
+            } at_end{*this, wire};
+            if (front.failed != 0)
+                std::rethrow_exception(
+                    decode_exception(decode<std::vector<std::byte>>(bytes), server));
+            if constexpr (std::is_void_v<R>)
+                return decode_into(bytes);
+            else
+                return decode<R>(bytes);
+        } catch (const peer_gone&) {
+            throw EndOfFile("the server at \"" + address_.to_string() +
+                            "\" has ended, or closed the connection");
+        }
+    }
+
+    const Address& address() const noexcept { return address_; }
+
+private:
+    /// One that nobody uses.
+    wire_ptr take() {
+        for (;;) {
+            wire_ptr one;
+            {
+                const std::lock_guard lock(mutex_);
+                require_own();
+                if (idle_.empty()) break;
+                one = std::move(idle_.back());
+                idle_.pop_back();
+            }
+            try {
+                if (!one->poll()) return one;  // else the server closed it meanwhile
+            } catch (const Error&) {
+            }
+        }
+        try {
+            return std::make_unique<manager_wire<>>(Client(address_, options_));
+        } catch (const OsError& e) {
+            const int code = e.code().value();
+            if (code == ECONNREFUSED || code == ENOENT || code == ECONNRESET)
+                throw EndOfFile("the server at \"" + address_.to_string() + "\" has ended (" +
+                                e.what() + ')');
+            throw;
+        }
+    }
+    void give_back(wire_ptr one) noexcept try {
+        const std::lock_guard lock(mutex_);
+        require_own();
+        idle_.push_back(std::move(one));
+    } catch (...) {  // no memory to keep it: it is closed
+    }
+    /// In a forked child: they are its parent's.
+    void require_own() noexcept {
+        const auto now = process_identity::get().generation.load(std::memory_order_relaxed);
+        if (std::exchange(generation_, now) != now) idle_.clear();
+    }
+
+    const Address address_;
+    const ClientOptions options_;
+    std::mutex mutex_;  // guards the rest
+    std::vector<wire_ptr> idle_;
+    std::uint64_t generation_ = process_identity::get().generation.load(std::memory_order_relaxed);
+};
+
+/// An object of a server of another program.
+class served_reference {
+public:
+    /// \param keys  names of methods by the keys of this program's thunks
+    served_reference(std::shared_ptr<served_client<>> by, served_description what,
+                     std::vector<std::pair<const void*, std::string>> keys)
+        : by_(std::move(by)), what_(std::move(what)), keys_(std::move(keys)) {}
+
+    template <class R, class... D>
+    R call(std::string_view name, const D&... args) const {
+        using signature = signature_of<std::tuple<D...>, R>;
+        for (std::size_t i = 0; i < what_.methods.size(); ++i) {
+            if (what_.methods[i].name != name) continue;
+            if (what_.methods[i].fingerprint != signature::fingerprint) break;
+            return by_->template ask<R>({served_question::calls, what_.object,
+                                         static_cast<std::uint32_t>(i), 0, signature::fingerprint},
+                                        what_.server, args...);
+        }
+        refuse(std::string(name) + ": " + std::string(signature::text));
+    }
+    template <class R, class... D>
+    R call(const void* key, const D&... args) const {
+        for (const auto& [known, name] : keys_)
+            if (known == key) return call<R>(std::string_view(name), args...);
+        refuse("what was called");
+    }
+    const served_description& what() const noexcept { return what_; }
+
+private:
+    [[noreturn]] void refuse(const std::string& wanted) const {
+        throw Error("the object of type " + what_.type + " at \"" + by_->address().to_string() +
+                    "\" does not offer " + wanted + "; it offers " +
+                    offered_methods(what_.methods));
+    }
+
+    const std::shared_ptr<served_client<>> by_;
+    const served_description what_;
+    const std::vector<std::pair<const void*, std::string>> keys_;
+};
+
+}  // namespace detail
+}  // namespace multiprocessing
