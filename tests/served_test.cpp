@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <multiprocessing/managers.hpp>
+#include <multiprocessing/queues.hpp>
+
+#include "support/catch.hpp"
+#include "support/child.hpp"
+#include "support/leaks.hpp"
+#include "support/raw_tcp.hpp"
+
+namespace mp = multiprocessing;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// Not safe for threads, as most classes.
+class job_table {
+public:
+    int add(int job) {
+        jobs_.push_back(job);
+        return static_cast<int>(jobs_.size());
+    }
+    std::size_t size() const { return jobs_.size(); }
+    const std::vector<int>& all() const { return jobs_; }
+    int at(std::size_t i) const { return jobs_.at(i); }
+    mp::Queue<int> queue() const { return {}; }
+    std::string secret() const { return "not registered"; }
+    int number = 17;
+
+private:
+    std::vector<int> jobs_;
+};
+std::size_t sum(job_table& of, std::size_t from) {
+    std::size_t all = 0;
+    for (std::size_t i = from; i < of.size(); ++i) all += static_cast<std::size_t>(of.at(i));
+    return all;
+}
+
+/// Calls of it don't take turns.
+struct gate {
+    using mp_concurrent_tag = void;
+    void wait() {
+        while (!open) test::pause_briefly(1ms);
+    }
+    void let_through() { open = true; }
+    std::atomic<bool> open{false};
+};
+
+struct never_made {
+    never_made() { throw std::runtime_error("can't be made"); }
+    int any() { return 1; }
+};
+
+struct Jobs : mp::BaseManager<Jobs> {
+    static void register_types(mp::Registry& r) {
+        r.add<job_table>("jobs", mp::method<&job_table::add>("add"),
+                         mp::method<&job_table::size>("size"), mp::method<&job_table::all>("all"),
+                         mp::method<&job_table::at>("at"), mp::method<&sum>("sum"),
+                         mp::method<&job_table::number>("number"),
+                         mp::method<&job_table::queue>("queue"));
+        r.add<gate>("gate", mp::method<&gate::wait>("wait"),
+                    mp::method<&gate::let_through>("let_through"));
+        r.add<never_made>("never", mp::method<&never_made::any>("any"));
+    }
+};
+
+mp::ServeOptions serves() { return {.transport = mp::insecure, .unreachable_timeout = 60s}; }
+mp::ClientOptions connects() { return {.transport = mp::insecure, .timeout = test::patience}; }
+
+template <class F>
+std::string refused(F f) {
+    try {
+        f();
+    } catch (const mp::Error& e) {
+        return e.what();
+    }
+    return "";
+}
+
+}  // namespace
+
+TEST_CASE("served: methods by the class and by name, through TCP and Unix sockets", "[served]") {
+    const test::no_leaks guard;
+    for (const char* where : {"127.0.0.1:0", ""}) {
+        CAPTURE(where);
+        auto server = Jobs::serve(where, serves());
+        CHECK(server.pid() != 0);
+        auto remote = Jobs::connect(server.address(), connects());
+        auto jobs = remote.get<job_table>("jobs");
+        CHECK(jobs.call<&job_table::add>(5) == 1);
+        CHECK(jobs.call<&job_table::add>(short{6}) == 2);  // converted
+        CHECK(jobs.call<&job_table::size>() == 2);
+        CHECK(jobs.call<&job_table::all>() == std::vector<int>{5, 6});
+        CHECK(jobs.call<&sum>(std::size_t{1}) == 6);
+        CHECK(jobs.call<&job_table::number>() == 17);
+        const auto any = remote.get("jobs");
+        CHECK_THAT(any.type(), Catch::Contains("job_table"));
+        CHECK(any.call<int>("add", 7) == 3);
+        CHECK(any.call<std::vector<int>>("all").back() == 7);
+        // One object for everybody.
+        CHECK(Jobs::connect(server.address(), connects()).get("jobs").call<int>("add", 8) == 4);
+        const auto copy = jobs;
+        CHECK(copy == jobs);
+        CHECK(copy.call<&job_table::size>() == 4);
+        server.shutdown();
+        CHECK(server.wait(0s));
+        CHECK_THROWS_AS(jobs.call<&job_table::size>(), mp::EndOfFile);
+    }
+}
+
+TEST_CASE("served: exceptions keep their type", "[served]") {
+    auto server = Jobs::serve("127.0.0.1:0", serves());
+    auto remote = Jobs::connect(server.address(), connects());
+    auto jobs = remote.get<job_table>("jobs");
+    CHECK_THROWS_AS(jobs.call<&job_table::at>(std::size_t{99}), std::out_of_range);
+    CHECK_THROWS_AS(remote.get("never").call<int>("any"), std::runtime_error);
+    CHECK(jobs.call<&job_table::add>(1) == 1);
+}
+
+TEST_CASE("served: what is not offered is an Error that says what is", "[served]") {
+    auto server = Jobs::serve("127.0.0.1:0", serves());
+    auto remote = Jobs::connect(server.address(), connects());
+    CHECK_THAT(refused([&] { remote.get("job"); }), Catch::Contains("\"jobs\", \"gate\""));
+    CHECK_THAT(refused([&] { remote.get<gate>("jobs"); }), Catch::Contains("job_table"));
+    CHECK_THAT(refused([&] { remote.get<gate>("other"); }), Catch::Contains("no \"other\""));
+    const auto any = remote.get("jobs");
+    CHECK_THAT(refused([&] { any.call<std::string>("secret"); }), Catch::Contains("secret"));
+    CHECK_THAT(refused([&] { any.call<int>("add", 1.5); }), Catch::Contains("add: int(int)"));
+    CHECK_THAT(refused([&] { any.call<long>("add", 1); }), Catch::Contains("add: int(int)"));
+    auto jobs = remote.get<job_table>("jobs");
+    CHECK_THAT(refused([&] { jobs.call<&job_table::secret>(); }), Catch::Contains("offers"));
+    // What names shared memory stays on its host.
+    CHECK_THAT(refused([&] { jobs.call<&job_table::queue>(); }), Catch::Contains("another host"));
+    mp::Pipe<> pipe;
+    CHECK_THAT(refused([&] { pipe.first.send(jobs); }), Catch::Contains("connect()"));
+    CHECK(jobs.call<&job_table::size>() == 0);
+}
+
+TEST_CASE("served: forged questions are refused, and close no more than themselves", "[served]") {
+    auto server = Jobs::serve("127.0.0.1:0", serves());
+    auto good = Jobs::connect(server.address(), connects()).get("jobs");
+    using mp::detail::served_question;
+    const std::uint64_t right = mp::detail::fingerprint_of<int(int)>;
+    for (const served_question& forged :
+         {served_question{served_question::calls, 99, 0, 0, right},
+          served_question{served_question::calls, 0, 99, 0, right},
+          served_question{served_question::calls, 0, 0, 0, right + 1},
+          served_question{77, 0, 0, 0, right}}) {
+        mp::detail::served_client<> client(server.address(), connects());
+        CHECK_THROWS_AS(client.ask<int>(forged, 0, 1), mp::Error);
+    }
+    {
+        mp::detail::served_client<> client(server.address(), connects());
+        CHECK_THROWS_AS(
+            client.ask<int>({served_question::calls, 0, 0, 0, right}, 0, std::string("no int")),
+            mp::SerializationError);
+        CHECK(client.ask<int>({served_question::calls, 0, 0, 0, right}, 0, 1) == 1);
+    }
+    {
+        auto other = mp::Client(server.address(), connects());
+        other.send(std::string("no message of a manager"));
+        CHECK_THROWS_AS(other.recv<int>(), mp::EndOfFile);
+    }
+    CHECK(good.call<std::size_t>("size") == 1);
+}
+
+TEST_CASE("served: a call that blocks blocks nobody else", "[served][process]") {
+    auto server = Jobs::serve("127.0.0.1:0", serves());
+    auto remote = Jobs::connect(server.address(), connects());
+    auto waits_at = remote.get<gate>("gate");
+    auto jobs = remote.get<job_table>("jobs");
+    std::vector<std::thread> wait;
+    for (int i = 0; i < 3; ++i) wait.emplace_back([&] { waits_at.call<&gate::wait>(); });
+    static constexpr int each = 200;
+    std::vector<std::thread> add;
+    for (int i = 0; i < 4; ++i)
+        add.emplace_back([&] {
+            for (int k = 0; k < each; ++k) jobs.call<&job_table::add>(1);
+        });
+    for (auto& one : add) one.join();
+    CHECK(jobs.call<&job_table::size>() == 4 * each);  // turns were taken
+    test::child forked([&] { return jobs.call<&job_table::add>(1) == 4 * each + 1 ? 0 : 1; });
+    CHECK(forked.exit_status() == std::optional<int>(0));
+    waits_at.call<&gate::let_through>();
+    for (auto& one : wait) one.join();
+}
+
+TEST_CASE("served: calls end with EndOfFile when the server does", "[served][process]") {
+    auto server = Jobs::serve("127.0.0.1:0", serves());
+    const auto address = server.address();
+    auto remote = Jobs::connect(address, connects());
+    auto waits_at = remote.get<gate>("gate");
+    std::atomic<int> ended{0};
+    std::vector<std::thread> wait;
+    for (int i = 0; i < 3; ++i)
+        wait.emplace_back([&] {
+            try {
+                waits_at.call<&gate::wait>();
+            } catch (const mp::EndOfFile&) {
+                ++ended;
+            }
+        });
+    SECTION("killed") { ::kill(server.pid(), SIGKILL); }
+    SECTION("shut down") { server.shutdown(); }
+    for (auto& one : wait) one.join();
+    CHECK(ended == 3);
+    CHECK_THROWS_AS(waits_at.call<&gate::let_through>(), mp::EndOfFile);
+    // Another one at its place serves the clients that are there.
+    server.wait();
+    auto next = Jobs::serve(address, serves());
+    waits_at.call<&gate::let_through>();
+    waits_at.call<&gate::wait>();
+}
+
+TEST_CASE("served: the server ends with the process that made it", "[served][process]") {
+    auto& pid = test::shared_memory<std::atomic<pid_t>>();
+    test::child makes([&] {
+        auto server = Jobs::serve("127.0.0.1:0", serves());
+        pid = server.pid();
+        return ::pause();
+    });
+    REQUIRE(test::eventually([&] { return pid != 0; }));
+    makes.kill();
+    CHECK(test::eventually([&] { return ::kill(pid, 0) != 0 || test::process_state(pid) == 'Z'; }));
+}
+
+TEST_CASE("served: limits of connections and of silence", "[served]") {
+    SECTION("one more than may connect is turned away, until another goes") {
+        auto options = serves();
+        options.max_connections = 2;
+        auto server = Jobs::serve("127.0.0.1:0", options);
+        std::optional<mp::RemoteManager> first(Jobs::connect(server.address(), connects()));
+        auto second = Jobs::connect(server.address(), connects());
+        CHECK(first->get("jobs").call<std::size_t>("size") == 0);
+        CHECK(second.get("jobs").call<std::size_t>("size") == 0);
+        auto third = Jobs::connect(server.address(), connects());
+        CHECK_THROWS_AS(third.get("jobs"), mp::EndOfFile);
+        first.reset();
+        CHECK(test::eventually([&] {
+            try {
+                return third.get("jobs").call<std::size_t>("size") == 0;
+            } catch (const mp::EndOfFile&) {
+                return false;
+            }
+        }));
+    }
+    SECTION("a connection that idles is closed, and its client opens another") {
+        auto options = serves();
+        options.idle_timeout = 20ms;
+        auto server = Jobs::serve("127.0.0.1:0", options);
+        auto silent = mp::Client(server.address(), connects());
+        auto jobs = Jobs::connect(server.address(), connects()).get("jobs");
+        CHECK_THROWS_AS(silent.recv<int>(), mp::EndOfFile);  // so the others are, too, by and by
+        CHECK(test::eventually([&] {
+            try {
+                return jobs.call<std::size_t>("size") == 0;
+            } catch (const mp::EndOfFile&) {  // it was closed just while it was asked
+                return false;
+            }
+        }));
+    }
+    SECTION("a message that is longer than the server takes is not sent") {
+        auto options = serves();
+        options.max_message = 1000;
+        auto server = Jobs::serve("127.0.0.1:0", options);
+        auto remote = Jobs::connect(server.address(), connects());
+        CHECK_THAT(refused([&] { remote.get(std::string(2000, 'x')); }),
+                   Catch::Contains("max_message"));
+        CHECK(remote.get("jobs").call<std::size_t>("size") == 0);
+    }
+}
+
+TEST_CASE("served: clients killed at random leave nothing", "[served][process]") {
+    auto server = Jobs::serve("127.0.0.1:0", serves());
+    auto jobs = Jobs::connect(server.address(), connects()).get("jobs");
+    const auto threads = [&] {
+        std::size_t count = 0;
+        for (const auto& task :
+             std::filesystem::directory_iterator("/proc/" + std::to_string(server.pid()) + "/task"))
+            count += task.exists();
+        return count;
+    };
+    const std::size_t before = threads();
+    auto& added = test::shared_memory<std::atomic<std::size_t>>();
+    std::size_t killed = 0;
+    for (int i = 0; i < 100; ++i) {
+        test::child client([&] {
+            auto mine = Jobs::connect(server.address(), connects()).get("jobs");
+            for (;;) {
+                mine.call<int>("add", 1);
+                ++added;
+            }
+            return 0;
+        });
+        const std::size_t wanted = added + static_cast<std::size_t>(i % 7);
+        REQUIRE(test::eventually([&] { return added >= wanted; }));
+        client.kill();
+        ++killed;
+    }
+    const std::size_t size = jobs.call<std::size_t>("size");
+    CHECK(size >= added);  // what was answered was done, and at most one more for each
+    CHECK(size <= added + killed);
+    CHECK(test::eventually([&] { return threads() <= before; }));
+}
+
+TEST_CASE("served: a cut line ends calls, and what is whole again works", "[served][process]") {
+    // All of it in network namespaces of its own: they go with their processes.
+    test::child host([] {
+        if (::unshare(CLONE_NEWNET) != 0 || std::system("ip -V >/dev/null 2>&1") != 0) return 77;
+        auto& stage = test::shared_memory<std::atomic<int>>();
+        auto& address = test::shared_memory<std::array<char, 64>>();
+        test::child other([&] {
+            if (::unshare(CLONE_NEWNET) != 0) return 77;
+            stage = 1;
+            if (!test::eventually([&] { return stage == 2; })) return 2;
+            if (std::system("ip addr add 10.77.0.2/30 dev b && ip link set b up") != 0) return 3;
+            stage = 3;
+            if (!test::eventually([&] { return stage == 4; })) return 4;
+            auto options = connects();
+            options.unreachable_timeout = 1s;
+            auto remote = Jobs::connect(address.data(), options);
+            auto waits_at = remote.get<gate>("gate");
+            auto jobs = remote.get<job_table>("jobs");
+            if (jobs.call<&job_table::add>(1) != 1) return 5;
+            stage = 5;
+            bool ended = false;
+            try {
+                waits_at.call<&gate::wait>();
+            } catch (const mp::TimeoutError&) {
+                ended = true;
+            } catch (const mp::EndOfFile&) {
+                ended = true;
+            }
+            if (!ended) return 6;
+            stage = 6;
+            if (!test::eventually([&] { return stage == 7; })) return 7;
+            const auto end = test::clock::now() + test::patience;
+            while (test::clock::now() < end) try {
+                    return jobs.call<&job_table::add>(1) >= 2 ? 0 : 8;
+                } catch (const mp::Error&) {  // an old connection, or the line is not up yet
+                }
+            return 9;
+        });
+        if (!test::eventually([&] { return stage == 1 || other.ended(); })) return 10;
+        const std::string up = "ip link set lo up && ip link add a type veth peer name b netns " +
+                               std::to_string(other.pid()) +
+                               " && ip addr add 10.77.0.1/30 dev a && ip link set a up";
+        if (other.ended() || std::system((up + " 2>/dev/null").c_str()) != 0) return 77;
+        stage = 2;
+        if (!test::eventually([&] { return stage == 3; })) return 12;
+        auto options = serves();
+        options.unreachable_timeout = 1s;
+        auto server = Jobs::serve("10.77.0.1:0", options);
+        server.address().to_string().copy(address.data(), address.size() - 1);
+        stage = 4;
+        if (!test::eventually([&] { return stage == 5; })) return 13;
+        if (std::system("ip link set a down") != 0) return 14;
+        if (!test::eventually([&] { return stage == 6; })) return 15;
+        if (std::system("ip link set a up") != 0) return 16;
+        stage = 7;
+        return other.exit_status().value_or(17);
+    });
+    const auto status = host.exit_status(4 * test::patience);
+    if (status == 77)
+        WARN("no network namespaces, or no ip program, on this machine");
+    else
+        CHECK(status == std::optional<int>(0));
+}
