@@ -35,6 +35,7 @@
 #include <multiprocessing/detail/net/login.hpp>
 #include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/queue/channel.hpp>
 #include <multiprocessing/detail/shm/region_table.hpp>
 #include <multiprocessing/errors.hpp>
@@ -46,7 +47,11 @@ class Connection;
 
 namespace detail {
 
+/// What send_bytes() sends; here for its name in errors.
+inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
+
 /// What every Connection can do.
+template <compiled When = compiled::when_used>
 class connection_base {
 public:
     /// Returns true if recv() would not block: a message is there, or the end of the file.
@@ -125,15 +130,15 @@ public:
 
 protected:
     connection_base() = default;
-    explicit connection_base(std::unique_ptr<end> of) noexcept : end_(std::move(of)) {}
+    explicit connection_base(std::unique_ptr<end<When>> of) noexcept : end_(std::move(of)) {}
     connection_base(connection_base&&) noexcept = default;
     connection_base& operator=(connection_base&& other) noexcept {
-        if (this != &other) end::let_go(std::exchange(end_, std::move(other.end_)));
+        if (this != &other) end<When>::let_go(std::exchange(end_, std::move(other.end_)));
         return *this;
     }
-    ~connection_base() { end::let_go(std::move(end_)); }
+    ~connection_base() { end<When>::let_go(std::move(end_)); }
 
-    end& open() const {
+    end<When>& open() const {
         if (!end_) throw ClosedError("this Connection was moved from, or never had a pipe");
         return *end_;
     }
@@ -142,14 +147,14 @@ protected:
     void put(const U& value) {
         loans in_message;
         const encoded message = encode(value);
-        std::shared_ptr<const carrier> by;
+        std::shared_ptr<const carrier<When>> by;
         if (in_message.watched()) by = open().carries();
         open().send(message.pieces(), fingerprint<U>());
         in_message.sent(&by);
     }
     template <class U>
     U get() {
-        reception in_hand;
+        reception<When> in_hand;
         return *get_value<U>(
             [&](auto visit) {
                 open().recv(std::move(visit), in_hand);
@@ -166,19 +171,18 @@ protected:
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
                 which.out, which.owner, which.most);
         auto link =
-            region_table::open<detail::link>(where, region_kind::connection, "a Connection");
+            region_table::open<detail::link<When>>(where, region_kind::connection, "a Connection");
         if (const std::uint64_t carries = link->memory().header().type; carries != type)
             throw SerializationError("receiving a Connection: it carries " + carried(carries) +
                                      ", and one of " + carried(type) + " was asked for");
-        end::let_go(std::exchange(end_, end::receive(std::move(link), which, where.pid)));
+        end<When>::let_go(
+            std::exchange(end_, end<When>::receive(std::move(link), which, where.pid)));
     }
 
 private:
     friend struct wait_access;
 
-    end& waited() const { return open(); }
-
-    static inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
+    end<When>& waited() const { return open(); }
 
     static std::string carried(std::uint64_t type) {
         return type == 0 ? std::string("any type") : name_of(type);
@@ -192,7 +196,7 @@ private:
                              std::move(message));
     }
 
-    std::unique_ptr<end> end_;  // null: moved from
+    std::unique_ptr<end<When>> end_;  // null: moved from
 };
 
 }  // namespace detail
@@ -206,14 +210,14 @@ private:
 /// sender's next use of connections, or within half a second if that waits for one.
 /// \tparam T  mp::Sendable; need not be copyable
 template <class T>
-class Connection : public detail::connection_base {
+class Connection : public detail::connection_base<detail::used_by<T>> {
 public:
     using value_type = T;
 
     /// Of no pipe: as if moved from.
     Connection() = default;
-    explicit Connection(std::unique_ptr<detail::end> of) noexcept
-        : connection_base(std::move(of)) {}
+    explicit Connection(std::unique_ptr<detail::end<detail::used_by<T>>> of) noexcept
+        : Connection::connection_base(std::move(of)) {}
 
     /// Sends a value as one message. Blocks while more than 2 MiB are unread; a larger message is
     /// sent when at most one other is. If killed: the message was sent or it was not.
@@ -221,38 +225,39 @@ public:
     ///     some 100 us of its death may be lost; ClosedError if this end is closed, or belongs to
     ///     another process now; OsError (ENOMEM, ENOSPC) if there is no memory; what the value's
     ///     own serialize function throws: nothing was sent then
-    void send(const T& value) { put(value); }
+    void send(const T& value) { this->put(value); }
 
     /// Takes the oldest message. Blocks while there is none.
     /// \throws EndOfFile once the other end was closed or its process ended, and all that it sent
     ///     was received; ClosedError as send(); SerializationError if the message is no T, and what
     ///     its load function throws: it is then gone
-    T recv() { return get<T>(); }
+    T recv() { return this->template get<T>(); }
 
     template <class Archive>
     void load(Archive& archive) {
-        connection_base::load(archive, detail::fingerprint<T>());
+        Connection::connection_base::load(archive, detail::fingerprint<T>());
     }
 };
 
 /// One end of a connection that carries any type, a message at a time.
-template <>
-class Connection<void> : public detail::connection_base {
+template <class T>
+requires std::is_void_v<T>
+class Connection<T> : public detail::connection_base<detail::used_by<T>> {
 public:
     using value_type = void;
 
     Connection() = default;
-    explicit Connection(std::unique_ptr<detail::end> of) noexcept
-        : connection_base(std::move(of)) {}
+    explicit Connection(std::unique_ptr<detail::end<detail::used_by<T>>> of) noexcept
+        : Connection::connection_base(std::move(of)) {}
 
     /// As Connection<T>::send().
     template <class U>
     void send(const U& value) {
         detail::check_sendable<U>();
-        if constexpr (Sendable<U>) put(value);
+        if constexpr (Sendable<U>) this->put(value);
     }
     /// A text is sent as std::string.
-    void send(const char* text) { put(std::string(text)); }
+    void send(const char* text) { this->put(std::string(text)); }
 
     /// As Connection<T>::recv().
     /// \tparam U  what was sent. \throws SerializationError if it was something else: that message
@@ -260,12 +265,12 @@ public:
     template <class U>
     U recv() {
         detail::check_sendable<U>();
-        return get<U>();
+        return this->template get<U>();
     }
 
     template <class Archive>
     void load(Archive& archive) {
-        connection_base::load(archive, 0);
+        Connection::connection_base::load(archive, 0);
     }
 };
 
@@ -280,54 +285,46 @@ struct Pipe {
     Connection<T> first, second;
 
 private:
-    using ends = std::pair<std::unique_ptr<detail::end>, std::unique_ptr<detail::end>>;
+    using ends = std::pair<std::unique_ptr<detail::end<detail::used_by<T>>>,
+                           std::unique_ptr<detail::end<detail::used_by<T>>>>;
 
     static ends make(bool duplex) {
         if constexpr (std::is_void_v<T>) {
-            return detail::end::make_pair(0, duplex);
+            return detail::end<detail::used_by<T>>::make_pair(0, duplex);
         } else {
             detail::check_sendable<T>();
-            return detail::end::make_pair(detail::fingerprint<T>(), duplex);
+            return detail::end<detail::used_by<T>>::make_pair(detail::fingerprint<T>(), duplex);
         }
     }
     explicit Pipe(ends made) noexcept
         : first(std::move(made.first)), second(std::move(made.second)) {}
 };
 
-/// Where Connections to other programs of this user, on this machine, are accepted.
-///
-/// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
-/// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients
-/// that say nothing, or garbage, are dropped and delay nobody. (A key, and TCP, need a transport
-/// that this version does not have.)
-///
-/// Differences from Python: without an address it is an abstract one, which needs no directory; the
-/// file of a listener that was killed is replaced.
-/// Threads: any number may accept at once. Processes: a forked child may accept, too, until the one
-/// that made the Listener closes it; moved into a Process it is the child's.
-/// If killed: clients that nobody accepted yet get an EndOfFile, and others may listen at its file,
-/// once no process has the listening socket any more. Daemons (and so pools) end with it. Other
-/// children have it, whether they use it or not, until they close their copy of the Listener, exec
-/// or end.
-class Listener {
+namespace detail {
+
+/// What Listener can do.
+template <compiled When = compiled::when_used>
+class listener_calls {
 public:
     /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
     ///     or needs a transport
-    explicit Listener(Address address = {}, ListenerOptions options = {})
-        : listener_(std::make_unique<detail::listener>(std::move(address), options)) {}
+    explicit listener_calls(Address address = {}, ListenerOptions options = {})
+        : listener_(std::make_unique<listener<When>>(std::move(address), options)) {}
 
     /// Waits for the next client that logged in.
     /// \throws ClosedError after close(), by whichever thread, and in a forked child after close()
     ///     in the process that made it; OsError if there are no descriptors for a client: others
     ///     may be accepted later
-    Connection<> accept() { return Connection<>(open().accept(detail::deadline::never())); }
+    Connection<later<When, void>> accept() {
+        return Connection<later<When, void>>(open().accept(deadline::never()));
+    }
     /// \throws TimeoutError if none came in time
-    Connection<> accept(duration timeout) {
-        auto accepted = open().accept(detail::deadline::after(timeout));
-        if (!accepted)
+    Connection<later<When, void>> accept(duration timeout) {
+        auto made = open().accept(deadline::after(timeout));
+        if (!made)
             throw TimeoutError("accept: no client came to \"" + address().to_string() +
                                "\" in time");
-        return Connection<>(std::move(accepted));
+        return Connection<later<When, void>>(std::move(made));
     }
 
     /// For Client().
@@ -346,26 +343,49 @@ public:
     int fileno() const { return open().fileno(); }
 
 private:
-    friend struct detail::wait_access;
+    friend struct wait_access;
 
-    detail::listener& open() const {
+    listener<When>& open() const {
         if (!listener_) throw ClosedError("this Listener was moved from");
         return *listener_;
     }
-    detail::listener& waited() const { return open(); }
+    listener<When>& waited() const { return open(); }
 
-    std::unique_ptr<detail::listener> listener_;
+    std::unique_ptr<listener<When>> listener_;
+};
+
+}  // namespace detail
+
+/// Where Connections to other programs of this user, on this machine, are accepted.
+///
+/// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
+/// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients
+/// that say nothing, or garbage, are dropped and delay nobody. (A key, and TCP, need a transport
+/// that this version does not have.)
+///
+/// Differences from Python: without an address it is an abstract one, which needs no directory; the
+/// file of a listener that was killed is replaced.
+/// Threads: any number may accept at once. Processes: a forked child may accept, too, until the one
+/// that made the Listener closes it; moved into a Process it is the child's.
+/// If killed: clients that nobody accepted yet get an EndOfFile, and others may listen at its file,
+/// once no process has the listening socket any more. Daemons (and so pools) end with it. Other
+/// children have it, whether they use it or not, until they close their copy of the Listener, exec
+/// or end.
+class Listener : public detail::listener_calls<> {
+public:
+    using listener_calls::listener_calls;
 };
 
 /// Connects to a Listener. Does not wait until it accepts: what is sent before that waits there, as
 /// in a Pipe, and if it never does there is an EndOfFile.
 /// \throws OsError as connect() does (ECONNREFUSED, ENOENT...); TimeoutError if its backlog stayed
 ///     full; AuthenticationError if another user listens there; Error as Listener's
-inline Connection<> Client(Address address, ClientOptions options = {}) {
+template <detail::compiled When = detail::compiled::when_used>
+Connection<> Client(Address address, ClientOptions options = {}) {
     detail::check_transport("Client", address, options.authkey);
-    auto made = detail::log_in(address, options.timeout);
+    auto made = detail::log_in<When>(address, options.timeout);
     made->limit(options.max_message);
-    return Connection<>(std::move(made));
+    return Connection<detail::later<When, void>>(std::move(made));
 }
 
 }  // namespace multiprocessing

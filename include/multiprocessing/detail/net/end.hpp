@@ -34,6 +34,7 @@
 #include <multiprocessing/detail/net/link.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
@@ -71,6 +72,7 @@ inline std::uint64_t own_start_time() {
     return found;
 }
 
+template <compiled When = compiled::when_used>
 class end;
 
 inline namespace abi_1 {
@@ -85,6 +87,7 @@ inline namespace abi_1 {
 /// pool). Swept at each further use, and every look_again by those who sleep. At most 1,024 are
 /// kept, and at most a quarter as many as this process may have descriptors: then the oldest is
 /// closed.
+template <compiled When = compiled::when_used>
 class MP_EXPORT end_table {
 public:
     static end_table& get() {  // never destroyed: static objects of the host may be connections
@@ -94,9 +97,9 @@ public:
     using guard = std::lock_guard<std::mutex>;
     static std::mutex& mutex() noexcept { return process_identity::get().tables; }
 
-    void add(end& one, const guard&);
-    void remove(end& one, const guard&) noexcept;
-    void keep(std::unique_ptr<end> lent);
+    void add(end<When>& one, const guard&);
+    void remove(end<When>& one, const guard&) noexcept;
+    void keep(std::unique_ptr<end<When>> lent);
     /// \return whether some are still kept
     bool sweep() noexcept;
 
@@ -105,10 +108,10 @@ private:
     end_table();
     template <class F>
     static void for_each(F f);
-    using ends = std::list<std::unique_ptr<end>>;
+    using ends = std::list<std::unique_ptr<end<When>>>;
     static void close(ends& undelivered) noexcept;
 
-    end* first_ = nullptr;
+    end<When>* first_ = nullptr;
     ends lent_;
     std::atomic<std::size_t> kept_{0};  // its size, for a look without the lock
 };
@@ -117,8 +120,9 @@ private:
 
 /// Who gets what was sent through a connection, watched by its sender while ends lie in it, though
 /// the sender may have closed its own end of it.
+template <compiled When = compiled::when_used>
 struct carrier {
-    const std::shared_ptr<link> of;
+    const std::shared_ptr<link<When>> of;
     const unsigned to;     // the end that receives
     const unique_fd bell;  // of the other one: hangs up with the receiver
 
@@ -157,6 +161,7 @@ private:
 };
 
 /// A message in a receiver's hand, which has not decoded it.
+template <compiled When = compiled::when_used>
 class reception {
 public:
     reception() = default;
@@ -167,7 +172,7 @@ public:
             count().fetch_sub(1, std::memory_order_release);  // what was taken is seen to be
     }
     /// Before it is taken.
-    void begin(const std::shared_ptr<link>& from, unsigned which) noexcept {
+    void begin(const std::shared_ptr<link<When>>& from, unsigned which) noexcept {
         if (from_) return;
         from_ = from;
         which_ = which;
@@ -180,22 +185,23 @@ private:
         return from_->shared().sides[which_].decoding;
     }
 
-    std::shared_ptr<link> from_;
+    std::shared_ptr<link<When>> from_;
     unsigned which_ = 0;
     pid_t by_ = 0;
 };
 
 /// Threads: one may send while another receives, and close() ends what they wait for.
+template <compiled When>
 class end {
 public:
     /// The two ends of a new link, both owned by this process.
     /// \param type  fingerprint of what it carries; 0: anything
     static std::pair<std::unique_ptr<end>, std::unique_ptr<end>> make_pair(std::uint64_t type,
                                                                            bool duplex) {
-        end_table::get().sweep();
-        const auto made = link::create(type, duplex);
+        end_table<When>::get().sweep();
+        const auto made = link<When>::create(type, duplex);
         std::unique_ptr<end> ends[2];
-        const end_table::guard lock(end_table::mutex());
+        const guard lock(end_table<When>::mutex());
         unique_fd bells[2], outs[2];
         for (unsigned e : {0u, 1u}) {
             pipe_ends pipe = make_pipe(O_NONBLOCK);
@@ -217,7 +223,8 @@ public:
 
     /// Takes an end that this process received.
     /// \param pid  who lent it
-    static std::unique_ptr<end> receive(std::shared_ptr<link> from, end_handle handle, pid_t pid) {
+    static std::unique_ptr<end> receive(std::shared_ptr<link<When>> from, end_handle handle,
+                                        pid_t pid) {
         static constexpr const char* what = "receiving a Connection: ";
         if (handle.which > 1)
             throw SerializationError(std::string(what) + "the message is damaged");
@@ -226,7 +233,7 @@ public:
         const std::uint64_t started = own_start_time();
         std::unique_ptr<end> made;
         {
-            const end_table::guard lock(end_table::mutex());
+            const guard lock(end_table<When>::mutex());
             unique_fd bell = open_pipe(fds + std::to_string(handle.bell), O_RDONLY,
                                        from->shared().sides[e].bell);
             unique_fd out;
@@ -270,18 +277,19 @@ public:
     /// \throws Error if they are not the descriptors of an end
     static std::unique_ptr<end> arrive(const region_handle& from, unique_fd file, unique_fd bell,
                                        unique_fd out, std::uint64_t owner) {
-        auto opened = region_table::open<link>(from, region_kind::connection, "a Connection", [&] {
-            return region::adopt(
-                std::move(file), from, region_kind::connection,
-                "receiving a Connection from process " + std::to_string(from.pid) + ": ");
-        });
+        auto opened =
+            region_table::open<link<When>>(from, region_kind::connection, "a Connection", [&] {
+                return region::adopt(
+                    std::move(file), from, region_kind::connection,
+                    "receiving a Connection from process " + std::to_string(from.pid) + ": ");
+            });
         static constexpr unsigned which = 1;
         if (!is_pipe(bell, O_RDONLY, opened->shared().sides[which].bell) ||
             !is_pipe(out, O_RDWR, opened->shared().sides[which ^ 1].bell))
             throw Error("the descriptors of a Connection are not its own");
         std::unique_ptr<end> made;
         {
-            const end_table::guard lock(end_table::mutex());
+            const guard lock(end_table<When>::mutex());
             made.reset(new end(opened, which, std::move(bell), std::move(out), 0, lock));
         }
         // Nobody else has the pipe, so the end is given, not taken.
@@ -311,13 +319,13 @@ public:
                 if (handover::heir != 0)
                     last->give(handover::heir);
                 else if (answer about; last->undelivered(about))
-                    return end_table::get().keep(std::move(last));
+                    return end_table<When>::get().keep(std::move(last));
                 else
                     last->take_back();
             }
             last->close();
             last.reset();
-            end_table::get().sweep();
+            end_table<When>::get().sweep();
         } catch (...) {  // no memory to keep it, or a lock that is out of order
             if (last) last->close();
         }
@@ -353,7 +361,7 @@ public:
     /// \param in_hand  lives until it is decoded
     /// \throws EndOfFile if there is none and the other end is closed or dead
     template <class Visit>
-    void recv(Visit wanted, reception& in_hand) {
+    void recv(Visit wanted, reception<When>& in_hand) {
         const use here(*this);
         require(readable(), "recv", "send");
         const auto visit = [&](std::uint64_t type, std::span<const std::byte> bytes) {
@@ -385,7 +393,7 @@ public:
 
     template <class Visit>
     void recv(Visit wanted) {
-        reception dropped;
+        reception<When> dropped;
         recv(std::move(wanted), dropped);
     }
 
@@ -396,7 +404,7 @@ public:
         if (!in().empty()) return true;
         if (!until.is_at_once() && in().await(deadline::earlier(until, deadline::after(at_first))))
             return true;
-        end_table::get().sweep();
+        end_table<When>::get().sweep();
         for (;;) {
             in().quiet();  // first: it may take away what rang for a new owner (I5)
             if (other_gone()) return true;
@@ -450,7 +458,8 @@ public:
         loans::watch(
             [](void* lent, bool sent, const void* by) noexcept {
                 static_cast<end*>(lent)->lent_by(
-                    sent ? static_cast<const std::shared_ptr<const carrier>*>(by) : nullptr, sent);
+                    sent ? static_cast<const std::shared_ptr<const carrier<When>>*>(by) : nullptr,
+                    sent);
             },
             this);
         return {where,
@@ -458,14 +467,14 @@ public:
     }
 
     /// Before a message with an end in it is sent.
-    std::shared_ptr<const carrier> carries() {
+    std::shared_ptr<const carrier<When>> carries() {
         const use here(*this);
         const std::lock_guard lock(slow_);
         if (!carrier_) {
             unique_fd bell = off_stdio(unique_fd(call("fcntl(F_DUPFD_CLOEXEC) of a pipe", [&] {
                 return ::fcntl(bell_.get(), F_DUPFD_CLOEXEC, 0);
             })));
-            carrier_.reset(new carrier{link_, which_ ^ 1, std::move(bell)});
+            carrier_.reset(new carrier<When>{link_, which_ ^ 1, std::move(bell)});
         }
         shared().sides[which_ ^ 1].carries.store(1, std::memory_order_relaxed);  // put publishes it
         return carrier_;
@@ -486,7 +495,7 @@ public:
             waited_for_ = true;
             if (closed()) throw_closed();
         }
-        end_table::get().sweep();
+        end_table<When>::get().sweep();
         if (!in().empty() || (!in().arm_line(until) && !until.passed()) || other_gone())
             return true;
         const std::lock_guard lock(slow_);
@@ -500,7 +509,9 @@ public:
     }
 
 private:
-    friend class abi_1::end_table;
+    friend class abi_1::end_table<When>;
+
+    using guard = typename end_table<When>::guard;
 
     static constexpr std::uint32_t closed_bit = std::uint32_t{1} << 31;
     static constexpr duration at_first = std::chrono::milliseconds(2);  // asleep in a futex
@@ -532,8 +543,8 @@ private:
         end& end_;
     };
 
-    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine,
-        const end_table::guard& lock)
+    end(std::shared_ptr<link<When>> of, unsigned which, unique_fd bell, unique_fd out,
+        std::uint64_t mine, const guard& lock)
         : link_(std::move(of)),
           which_(which),
           simplex_(link_->shared().simplex != 0),
@@ -541,7 +552,7 @@ private:
           bell_(std::move(bell)),
           out_(std::move(out)) {
         if (mine != 0) attach();
-        end_table::get().add(*this, lock);
+        end_table<When>::get().add(*this, lock);
     }
 
     link_shared& shared() const noexcept { return link_->shared(); }
@@ -579,8 +590,8 @@ private:
 
     void free_all() noexcept {
         {
-            const end_table::guard lock(end_table::mutex());
-            end_table::get().remove(*this, lock);
+            const guard lock(end_table<When>::mutex());
+            end_table<When>::get().remove(*this, lock);
             if (!link_) return;
             detach();
             out_.reset();
@@ -595,12 +606,12 @@ private:
     // ---- messages that it is in
 
     struct loan {
-        std::shared_ptr<const carrier> by;
+        std::shared_ptr<const carrier<When>> by;
         std::uint64_t end_of_message;  // or of a later one
     };
     /// Spares asking about the same carrier again.
     struct answer {
-        const carrier* about = nullptr;
+        const carrier<When>* about = nullptr;
         bool over = false;
     };
     static bool is_lost(const loan& one, answer& last) noexcept {
@@ -609,7 +620,7 @@ private:
         return last.over;
     }
 
-    void lent_by(const std::shared_ptr<const carrier>* by, bool sent) noexcept {
+    void lent_by(const std::shared_ptr<const carrier<When>>* by, bool sent) noexcept {
         if (sent && (!by || !*by)) return;
         try {
             if (sent) {
@@ -662,14 +673,14 @@ private:
         const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
         if (mine != 0 && now == mine) return;  // another thread took it
         if (mine != 0 || now != inherited_) {
-            const end_table::guard tables(end_table::mutex());
+            const guard tables(end_table<When>::mutex());
             out_.reset();  // I3 of the link: sooner is better
             throw_taken(now);
         }
         const pid_t from = owner_word::pid(now);
         const std::uint64_t started = own_start_time();
         const bool opened = [&] {
-            const end_table::guard tables(end_table::mutex());
+            const guard tables(end_table<When>::mutex());
             out_ = open_pipe("/proc/" + std::to_string(from) + "/fd/" + std::to_string(out_number_),
                              O_RDWR, shared().sides[which_ ^ 1].bell);
             return bool(out_);
@@ -686,7 +697,7 @@ private:
         try {
             become_owner(now, started);
         } catch (...) {
-            const end_table::guard tables(end_table::mutex());
+            const guard tables(end_table<When>::mutex());
             out_.reset();
             throw;
         }
@@ -793,7 +804,7 @@ private:
             if (!gone) return false;
             if (other().compare_exchange_strong(now, now | owner_word::closed,
                                                 std::memory_order_seq_cst)) {
-                end_table::get().sweep();  // of what we sent to it
+                end_table<When>::get().sweep();  // of what we sent to it
                 return stay_readable();
             }
         }
@@ -917,7 +928,7 @@ private:
         }
         pollfd fds[] = {{bell_.get(), POLLIN, 0}, {wake, POLLIN, 0}, {pidfd, POLLIN, 0}};
         // An end that we wait for may be among those kept.
-        const bool keeps = end_table::get().sweep();
+        const bool keeps = end_table<When>::get().sweep();
         const deadline next = keeps ? deadline::earlier(until, deadline::after(look_again)) : until;
         return poll_until(fds, next) > 0 || !until.passed();  // a negative descriptor is none
     }
@@ -963,7 +974,7 @@ private:
         return off_stdio(std::move(fd));
     }
 
-    std::shared_ptr<link> link_;  // null: freed
+    std::shared_ptr<link<When>> link_;  // null: freed
     const unsigned which_;
     const bool simplex_;
     std::atomic<std::uint64_t> mine_;  // the owner's word, if it is ours; 0: it is not
@@ -980,10 +991,10 @@ private:
     unique_fd epoll_;  // what fileno() gave
     unique_fd wake_;   // of those who sleep here while others might close it
     unique_fd other_pidfd_;
-    std::shared_ptr<const carrier> carrier_;  // once it carried an end
-    std::vector<loan> loans_;                 // the messages that it is in
-    std::uint64_t loans_of_ = 0;              // the generation of the process that sent them
-    bool waited_for_ = false;                 // by a wait(), which may poll what it was given
+    std::shared_ptr<const carrier<When>> carrier_;  // once it carried an end
+    std::vector<loan> loans_;                       // the messages that it is in
+    std::uint64_t loans_of_ = 0;                    // the generation of the process that sent them
+    bool waited_for_ = false;                       // by a wait(), which may poll what it was given
     bool owes_look_ = false;  // the set is readable only so that somebody comes and looks
     std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
 
@@ -994,23 +1005,26 @@ private:
 
 inline namespace abi_1 {
 
-inline end_table::end_table() {
+template <compiled When>
+end_table<When>::end_table() {
     static constexpr fork_hooks hooks{.in_child = [] {
         handover::heir = 0;  // of what its parent was dropping just then
-        for_each([](end& one) { one.forked(handover::launching); });
+        for_each([](end<When>& one) { one.forked(handover::launching); });
     }};
     process_identity::get().hook(fork_hooks::connections, hooks);
-    handover::get().settle.store([] { for_each([](end& one) { one.settle(); }); },
+    handover::get().settle.store([] { for_each([](end<When>& one) { one.settle(); }); },
                                  std::memory_order_release);
 }
 
+template <compiled When>
 template <class F>
-void end_table::for_each(F f) {
+void end_table<When>::for_each(F f) {
     const end_table* const here = only_one<end_table>::made;
-    for (end* one = here ? here->first_ : nullptr; one != nullptr; one = one->next_) f(*one);
+    for (end<When>* one = here ? here->first_ : nullptr; one != nullptr; one = one->next_) f(*one);
 }
 
-inline void end_table::add(end& one, const guard&) {
+template <compiled When>
+void end_table<When>::add(end<When>& one, const guard&) {
     one.next_ = first_;
     if (first_) first_->previous_ = &one;
     first_ = &one;
@@ -1018,14 +1032,16 @@ inline void end_table::add(end& one, const guard&) {
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-inline void end_table::remove(end& one, const guard&) noexcept {
+template <compiled When>
+void end_table<When>::remove(end<When>& one, const guard&) noexcept {
     if (!std::exchange(one.listed_, false)) return;
     if (one.next_) one.next_->previous_ = one.previous_;
     (one.previous_ ? one.previous_->next_ : first_) = one.next_;
     handover::get().things.fetch_sub(1, std::memory_order_relaxed);
 }
 
-inline void end_table::keep(std::unique_ptr<end> lent) {
+template <compiled When>
+void end_table<When>::keep(std::unique_ptr<end<When>> lent) {
     rlimit descriptors{};
     ::getrlimit(RLIMIT_NOFILE, &descriptors);
     const std::size_t most = std::min<std::size_t>(1024, descriptors.rlim_cur / 4);
@@ -1040,10 +1056,11 @@ inline void end_table::keep(std::unique_ptr<end> lent) {
     close(dropped);
 }
 
-inline bool end_table::sweep() noexcept {
+template <compiled When>
+bool end_table<When>::sweep() noexcept {
     while (kept_.load(std::memory_order_relaxed) != 0) {
         ends dropped;  // goes after the lock
-        end::answer about;
+        typename end<When>::answer about;
         {
             const guard lock(mutex());
             for (auto it = lent_.begin(); it != lent_.end();) {
@@ -1059,7 +1076,8 @@ inline bool end_table::sweep() noexcept {
     return false;
 }
 
-inline void end_table::close(ends& undelivered) noexcept {
+template <compiled When>
+void end_table<When>::close(ends& undelivered) noexcept {
     for (const auto& one : undelivered) {
         if (one->owns()) one->take_back();
         one->close();

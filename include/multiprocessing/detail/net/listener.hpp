@@ -35,6 +35,7 @@
 #include <multiprocessing/detail/net/login.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
@@ -43,20 +44,22 @@
 
 namespace multiprocessing::detail {
 
+template <compiled When = compiled::when_used>
 class listener;
 
 inline namespace abi_1 {
 
 /// The listeners of this process, whose locks are held over every fork: so a forked child finds
 /// each of them whole. Guarded by process_identity::listeners.
+template <compiled When = compiled::when_used>
 class MP_EXPORT listener_table {
 public:
     static listener_table& get() {  // never destroyed: as end_table
         return only_one<listener_table>::get();
     }
 
-    void add(listener& one);
-    void remove(listener& one) noexcept;
+    void add(listener<When>& one);
+    void remove(listener<When>& one) noexcept;
 
 private:
     friend only_one<listener_table>;
@@ -64,7 +67,7 @@ private:
     template <class F>
     static void for_each(F f);
 
-    std::vector<listener*> listeners_;
+    std::vector<listener<When>*> listeners_;
 };
 
 }  // namespace abi_1
@@ -76,6 +79,7 @@ private:
 /// knows which (F_SETOWN), since all that have it share that. When the owner closes it, it ends in
 /// all of them, and who was not accepted is dropped. If the owner is killed, that happens when
 /// nobody has the socket any more: a daemon ends then, too; other children may keep it for long.
+template <compiled When>
 class listener {
 public:
     listener(Address at, const ListenerOptions& options)
@@ -101,7 +105,7 @@ public:
 
     /// Null if the deadline came.
     /// \throws ClosedError after close(), also in another thread; OsError
-    std::unique_ptr<end> accept(deadline until) {
+    std::unique_ptr<end<When>> accept(deadline until) {
         for (;;) {
             std::shared_ptr<unique_fd> set;
             deadline next = until;
@@ -109,13 +113,14 @@ public:
                 const std::lock_guard lock(mutex_);
                 hear();
                 if (!ready_.empty()) {
-                    std::unique_ptr<end> one = std::move(ready_.front());
+                    std::unique_ptr<end<When>> one = std::move(ready_.front());
                     ready_.pop_front();
                     if (ready_.empty()) drain(some_);
                     return one;
                 }
                 set = set_;
-                for (const newcomer& one : newcomers_) next = deadline::earlier(next, one.until());
+                for (const newcomer<When>& one : newcomers_)
+                    next = deadline::earlier(next, one.until());
             }
             if (until.passed()) return nullptr;
             wait_readable(set->get(), next);
@@ -161,7 +166,7 @@ public:
     }
 
 private:
-    friend class abi_1::listener_table;
+    friend class abi_1::listener_table<When>;
 
     static constexpr std::size_t most_newcomers = 256;  // then the oldest is dropped
     static constexpr int most_at_once = 64;             // taken in by one hear()
@@ -259,7 +264,7 @@ private:
             }
             one = off_stdio(std::move(one));
             if (peer_of(one).user != ::geteuid()) continue;  // dropped
-            newcomer comes(std::move(one), deadline::after(login_timeout_));
+            newcomer<When> comes(std::move(one), deadline::after(login_timeout_));
             if (hear(comes)) continue;
             add(*set_, comes.fd());
             newcomers_.push_back(std::move(comes));
@@ -271,13 +276,13 @@ private:
         }
     }
     /// \return whether that one is done with
-    bool hear(newcomer& one) {
+    bool hear(newcomer<When>& one) {
         switch (one.read()) {
-            case newcomer::progress::waits:
+            case newcomer<When>::progress::waits:
                 return false;
-            case newcomer::progress::refused:
+            case newcomer<When>::progress::refused:
                 return true;
-            case newcomer::progress::complete:
+            case newcomer<When>::progress::complete:
                 break;
         }
         if (auto arrived = one.arrive(peer_of(one.socket()).pid)) {
@@ -319,7 +324,7 @@ private:
         set_.reset();
         some_.reset();
     }
-    void forget(std::list<newcomer>::iterator one) noexcept {
+    void forget(typename std::list<newcomer<When>>::iterator one) noexcept {
         ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, one->fd(), nullptr);  // a child may have a copy
         newcomers_.erase(one);
     }
@@ -335,15 +340,15 @@ private:
     unique_fd socket_;                // none: closed
     std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers; null after a fork
     unique_fd some_;                  // readable while somebody is ready, or it is closed
-    std::list<newcomer> newcomers_;
-    std::deque<std::unique_ptr<end>> ready_;
+    std::list<newcomer<When>> newcomers_;
+    std::deque<std::unique_ptr<end<When>>> ready_;
 
     /// While it is in the table.
     struct listing {
-        explicit listing(listener& one) : one_(one) { listener_table::get().add(one); }
+        explicit listing(listener& one) : one_(one) { listener_table<When>::get().add(one); }
         listing(const listing&) = delete;
         listing& operator=(const listing&) = delete;
-        ~listing() { listener_table::get().remove(one_); }
+        ~listing() { listener_table<When>::get().remove(one_); }
         listener& one_;
     };
     std::optional<listing> listed_;
@@ -351,13 +356,14 @@ private:
 
 inline namespace abi_1 {
 
-inline listener_table::listener_table() {
+template <compiled When>
+listener_table<When>::listener_table() {
     static constexpr fork_hooks hooks{
-        .lock = [] { for_each([](listener& one) { one.mutex_.lock(); }); },
-        .unlock = [] { for_each([](listener& one) { one.mutex_.unlock(); }); },
+        .lock = [] { for_each([](listener<When>& one) { one.mutex_.lock(); }); },
+        .unlock = [] { for_each([](listener<When>& one) { one.mutex_.unlock(); }); },
         .in_child =
             [] {
-                for_each([](listener& one) {
+                for_each([](listener<When>& one) {
                     one.forked();
                     one.mutex_.unlock();
                 });
@@ -365,19 +371,22 @@ inline listener_table::listener_table() {
     process_identity::get().hook(fork_hooks::listeners, hooks);
 }
 
+template <compiled When>
 template <class F>
-void listener_table::for_each(F f) {
+void listener_table<When>::for_each(F f) {
     if (const listener_table* const here = only_one<listener_table>::made)
-        for (listener* one : here->listeners_) f(*one);
+        for (listener<When>* one : here->listeners_) f(*one);
 }
 
-inline void listener_table::add(listener& one) {
+template <compiled When>
+void listener_table<When>::add(listener<When>& one) {
     const std::lock_guard lock(process_identity::get().listeners);
     listeners_.push_back(&one);
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-inline void listener_table::remove(listener& one) noexcept {
+template <compiled When>
+void listener_table<When>::remove(listener<When>& one) noexcept {
     const std::lock_guard lock(process_identity::get().listeners);
     std::erase(listeners_, &one);
     handover::get().things.fetch_sub(1, std::memory_order_relaxed);

@@ -34,6 +34,7 @@
 #include <multiprocessing/detail/net/end.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -74,7 +75,8 @@ inline unique_fd unix_socket(int flags = 0) {
 
 /// The client's side.
 /// \throws OsError as connect() does; TimeoutError; AuthenticationError if another user listens
-inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
+template <compiled When = compiled::when_used>
+std::unique_ptr<end<When>> log_in(const Address& address, duration timeout) {
     const deadline until = deadline::after(timeout);
     const std::string what = "Client: connecting to \"" + address.to_string() + '"';
     if (address.empty()) throw Error("Client: an address is needed, as Listener::address() has it");
@@ -101,8 +103,8 @@ inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
                     ": the listener is in another PID namespace, where locks can't be "
                     "shared; run both in one");
 
-    auto [mine, theirs] = end::make_pair(0, true);
-    end::departure leaves(std::move(theirs));
+    auto [mine, theirs] = end<When>::make_pair(0, true);
+    typename end<When>::departure leaves(std::move(theirs));
     greeting hello{greeting::right_magic, greeting::right_version, sizeof(void*),
                    leaves.id(),           leaves.size(),           leaves.owner()};
     iovec bytes{&hello, sizeof hello};
@@ -124,6 +126,7 @@ inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
 }
 
 /// A client that the server has not heard out.
+template <compiled When = compiled::when_used>
 class newcomer {
 public:
     newcomer(unique_fd socket, deadline until) : socket_(std::move(socket)), until_(until) {}
@@ -169,13 +172,13 @@ public:
 
     /// After it is complete. Null if what it sent is no link, or can't be used here.
     /// \throws OsError if this process has no descriptors left
-    std::unique_ptr<end> arrive(pid_t from) {
+    std::unique_ptr<end<When>> arrive(pid_t from) {
         const region_handle handle{hello_.id, hello_.size, from, -1};
         try {
             unique_fd bell = reopen(files_[1], O_RDONLY), out = reopen(files_[2], O_RDWR);
             if (!bell || !out) return nullptr;
-            return end::arrive(handle, off_stdio(std::move(files_[0])), std::move(bell),
-                               std::move(out), hello_.owner);
+            return end<When>::arrive(handle, off_stdio(std::move(files_[0])), std::move(bell),
+                                     std::move(out), hello_.owner);
         } catch (const OsError& e) {
             if (is_out_of_descriptors(e.code().value())) throw;  // not the client's fault
             return nullptr;
