@@ -390,9 +390,9 @@ public:
         robust_ = robust;
         all_.state.init(units, bounded || robust);
     }
-    mpd::semaphore_state::ledger holders() {
-        return robust_ ? mpd::semaphore_state::ledger(all_.holders)
-                       : mpd::semaphore_state::ledger();
+    mpd::semaphore_state<>::ledger holders() {
+        return robust_ ? mpd::semaphore_state<>::ledger(all_.holders)
+                       : mpd::semaphore_state<>::ledger();
     }
     bool acquire(deadline until = deadline::never()) {
         return all_.state.acquire(until, holders(), robust_ ? shortly : hour);
@@ -447,8 +447,8 @@ public:
 
 private:
     struct memory {
-        mpd::semaphore_state state;
-        mpd::unit_holder holders[mpd::semaphore_state::most_holders];
+        mpd::semaphore_state<> state;
+        mpd::unit_holder holders[mpd::semaphore_state<>::most_holders];
     };
     memory& all_ = shared_memory<memory>();
     std::size_t units_ = 0;
@@ -678,7 +678,7 @@ public:
         return asleep && status == 0 ? 0 : not_usable;
     }
 
-    mpd::condition_state& state = shared_memory<mpd::condition_state>();
+    mpd::condition_state<>& state = shared_memory<mpd::condition_state<>>();
 };
 
 void add_condition(kill_sweep& sweep, condition_lab& lab) {
@@ -865,10 +865,10 @@ public:
         test::fresh();
         std::memset(static_cast<void*>(&all_), 0, sizeof all_);
         all_.state.init(parties, -1);
-        mpd::barrier_state::init(places());
+        mpd::barrier_state<>::init(places());
     }
-    mpd::barrier_state& state() { return all_.state; }
-    mpd::barrier_state::places places() { return all_.places; }
+    mpd::barrier_state<>& state() { return all_.state; }
+    mpd::barrier_state<>::places places() { return all_.places; }
     std::size_t wait(deadline until = deadline::never(), std::function<void()> action = {}) {
         return all_.state.wait(places(), until, action, shortly);
     }
@@ -911,7 +911,7 @@ public:
 
 private:
     struct memory {
-        mpd::barrier_state state;
+        mpd::barrier_state<> state;
         mpd::barrier_party places[2 * parties + 64];
     };
     memory& all_ = shared_memory<memory>();

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/sync/handle.hpp>
@@ -55,6 +56,7 @@ static_assert(std::is_standard_layout_v<barrier_party> &&
 ///     waits, after `look_again`.
 /// K2  killed in wait() behind that: nothing; its place is free.
 /// K3  killed in abort() or reset() before the call of I1: nothing. Behind it: done.
+template <compiled = compiled::when_used>
 class barrier_state {
 public:
     static constexpr const char* name = "mp:Barrier";
@@ -260,6 +262,6 @@ private:
     std::int64_t timeout_;
     robust_mutex lock_;
 };
-static_assert(std::is_standard_layout_v<barrier_state> && sizeof(barrier_state) % 8 == 0);
+static_assert(std::is_standard_layout_v<barrier_state<>> && sizeof(barrier_state<>) % 8 == 0);
 
 }  // namespace multiprocessing::detail

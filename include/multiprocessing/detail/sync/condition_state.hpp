@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/sync/handle.hpp>
@@ -54,6 +55,7 @@ namespace multiprocessing::detail {
 ///     gets `lock` completes it before anything else, and knows by the ticket whether the heir has
 ///     it.
 /// K5  killed anywhere else under `lock`: each store leaves the table whole.
+template <compiled = compiled::when_used>
 class condition_state {
 public:
     static constexpr const char* name = "mp:Condition";
@@ -268,6 +270,6 @@ private:
     std::atomic<std::uint32_t> top_;  // only grows, under the lock
     std::array<waiter, most_waiters> waiters_;
 };
-static_assert(std::is_standard_layout_v<condition_state>);
+static_assert(std::is_standard_layout_v<condition_state<>>);
 
 }  // namespace multiprocessing::detail
