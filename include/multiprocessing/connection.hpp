@@ -87,7 +87,7 @@ public:
         if (offset > buffer.size())
             throw Error("recv_bytes_into: the offset of " + std::to_string(offset) +
                         " lies beyond the buffer of " + std::to_string(buffer.size()) + " bytes");
-        const std::span<std::byte> to = buffer.subspan(offset);
+        const std::span<std::byte> to(buffer.data() + offset, buffer.size() - offset);
         std::vector<std::byte> too_long;
         std::size_t length = 0;
         open().recv([&](std::uint64_t, std::span<const std::byte> bytes) {
@@ -145,7 +145,7 @@ protected:
 
     template <class U>
     void put(const U& value) {
-        loans in_message;
+        loans<When> in_message;
         const encoded message = encode(value);
         std::shared_ptr<const carrier<When>> by;
         if (in_message.watched()) by = open().carries();
@@ -170,8 +170,8 @@ protected:
         end_handle which{};
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
                 which.out, which.owner, which.most);
-        auto link =
-            region_table::open<detail::link<When>>(where, region_kind::connection, "a Connection");
+        auto link = region_table<When>::template open<detail::link<When>>(
+            where, region_kind::connection, "a Connection");
         if (const std::uint64_t carries = link->memory().header().type; carries != type)
             throw SerializationError("receiving a Connection: it carries " + carried(carries) +
                                      ", and one of " + carried(type) + " was asked for");
@@ -330,7 +330,7 @@ public:
     /// For Client().
     Address address() const { return open().address(); }
     /// Where the last client came from: nothing, since those of Unix sockets have no address.
-    std::optional<Address> last_accepted() const { return std::nullopt; }
+    std::optional<later<When, Address>> last_accepted() const { return std::nullopt; }
 
     /// Nobody is accepted any more, in no process; who waits for that gets an EndOfFile, and those
     /// who were accepted go on. Removes the file. In a forked child: closes its copy.
@@ -381,7 +381,7 @@ public:
 /// \throws OsError as connect() does (ECONNREFUSED, ENOENT...); TimeoutError if its backlog stayed
 ///     full; AuthenticationError if another user listens there; Error as Listener's
 template <detail::compiled When = detail::compiled::when_used>
-Connection<> Client(Address address, ClientOptions options = {}) {
+Connection<detail::later<When, void>> Client(Address address, ClientOptions options = {}) {
     detail::check_transport("Client", address, options.authkey);
     auto made = detail::log_in<When>(address, options.timeout);
     made->limit(options.max_message);

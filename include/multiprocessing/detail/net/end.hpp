@@ -277,8 +277,8 @@ public:
     /// \throws Error if they are not the descriptors of an end
     static std::unique_ptr<end> arrive(const region_handle& from, unique_fd file, unique_fd bell,
                                        unique_fd out, std::uint64_t owner) {
-        auto opened =
-            region_table::open<link<When>>(from, region_kind::connection, "a Connection", [&] {
+        auto opened = region_table<When>::template open<link<When>>(
+            from, region_kind::connection, "a Connection", [&] {
                 return region::adopt(
                     std::move(file), from, region_kind::connection,
                     "receiving a Connection from process " + std::to_string(from.pid) + ": ");
@@ -451,11 +451,11 @@ public:
     }
 
     /// As bytes of a message: what receive() takes.
-    std::pair<region_handle, end_handle> lend() {
+    std::pair<later<When, region_handle>, end_handle> lend() {
         const use here(*this);
-        const region_handle where = loans::lend(*link_);
+        const region_handle where = loans<When>::lend(*link_);
         lent_.fetch_add(1, std::memory_order_relaxed);  // a count
-        loans::watch(
+        loans<When>::watch(
             [](void* lent, bool sent, const void* by) noexcept {
                 static_cast<end*>(lent)->lent_by(
                     sent ? static_cast<const std::shared_ptr<const carrier<When>>*>(by) : nullptr,
@@ -487,7 +487,7 @@ public:
     /// The descriptors stay valid until this object ends, though it is closed meanwhile: then one
     /// of them is readable. \return false if the caller may sleep until one of the descriptors
     /// added is ready
-    bool prepare(std::vector<pollfd>& fds, deadline until) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline until) {
         const use here(*this);
         const int wake = wake_for_closing();
         if (wake >= 0) {
@@ -649,7 +649,7 @@ private:
     void take_back() noexcept {
         if (loans_of_ != process_identity::get().generation.load(std::memory_order_relaxed)) return;
         for (std::size_t i = 0; i < loans_.size() && link_->memory().awaited(); ++i)
-            region_table::take_back(link_->memory().header().id);
+            region_table<When>::take_back(link_->memory().header().id);
     }
 
     // ---- who owns it

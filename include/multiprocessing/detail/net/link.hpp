@@ -150,7 +150,7 @@ public:
         shared.simplex = duplex ? 0 : 1;
         for (unsigned e : {0u, 1u})
             message_ring::format(part(made, segments, e), {.window = window}, segments);
-        return region_table::add<link>(std::move(made));
+        return region_table<When>::template add<link>(std::move(made));
     }
 
     explicit link(region memory) : memory_(std::move(memory)) {

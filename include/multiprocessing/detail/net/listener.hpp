@@ -153,7 +153,7 @@ public:
 
     // --- for wait()
 
-    bool prepare(std::vector<pollfd>& fds, deadline) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline) {
         const std::lock_guard lock(mutex_);
         hear();
         fds.push_back({set_->get(), POLLIN, 0});

@@ -91,7 +91,8 @@ private:
 
     /// \return true if it is ready; else when one of the descriptors that it adds is, it may be
     template <class W>
-    static bool prepare(void* object, descriptors& fds, detail::deadline until) {
+    static bool prepare(void* object, detail::later<detail::used_by<W>, descriptors>& fds,
+                        detail::deadline until) {
         W& one = *static_cast<W*>(object);
         if constexpr (detail::waits_itself<W>) {
             return detail::wait_access::own(one).prepare(fds, until);
