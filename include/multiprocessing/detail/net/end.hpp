@@ -1007,13 +1007,14 @@ inline namespace abi_1 {
 
 template <compiled When>
 end_table<When>::end_table() {
-    static constexpr fork_hooks hooks{.in_child = [] {
-        handover::heir = 0;  // of what its parent was dropping just then
-        for_each([](end<When>& one) { one.forked(handover::launching); });
-    }};
+    static constexpr fork_hooks hooks{
+        .in_child =
+            [] {
+                handover::heir = 0;  // of what its parent was dropping just then
+                for_each([](end<When>& one) { one.forked(handover::launching); });
+            },
+        .settle = [] { for_each([](end<When>& one) { one.settle(); }); }};
     process_identity::get().hook(fork_hooks::connections, hooks);
-    handover::get().settle.store([] { for_each([](end<When>& one) { one.settle(); }); },
-                                 std::memory_order_release);
 }
 
 template <compiled When>
