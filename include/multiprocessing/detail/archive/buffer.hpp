@@ -46,8 +46,8 @@ public:
     std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - begin_) + outside_; }
 
     /// Makes the gather list; nothing may be added after.
-    template <compiled = compiled::when_used>
-    std::span<const std::span<const std::byte>> gather() {
+    template <compiled When = compiled::when_used>
+    std::span<const std::span<const later<When, std::byte>>> gather() {
         end_own_piece();
         const std::byte* own = begin_;
         for (std::size_t i = 0; i < count_; ++i)
@@ -112,8 +112,7 @@ private:
     std::size_t outside_ = 0;    // bytes of others in pieces_
     std::size_t in_pieces_ = 0;  // of ours
     std::uint32_t unneeded_ = 0;
-    std::span<const std::byte>* pieces_ =
-        nullptr;  // by malloc: a std::vector takes a while to compile
+    std::span<const std::byte>* pieces_ = nullptr;  // by realloc
     std::size_t count_ = 0, most_ = 0;
 };
 

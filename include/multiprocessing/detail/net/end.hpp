@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <list>
 #include <memory>
@@ -134,7 +135,7 @@ struct carrier {
             if ((now & owner_word::closed) != 0)
                 return side.decoding.load(std::memory_order_acquire) == 0 || died(now);
             pollfd hung_up{bell.get(), 0, 0};
-            poll_until({&hung_up, 1}, deadline::at_once());
+            poll_until(&hung_up, 1, deadline::at_once());
             if ((hung_up.revents & POLLHUP) == 0 && ((now & owner_word::taken) == 0 || !died(now)))
                 return false;
             if (of->owner(to).compare_exchange_strong(now, now | owner_word::closed,
@@ -798,7 +799,7 @@ private:
             std::uint64_t now = other().load(std::memory_order_acquire);
             if ((now & owner_word::closed) != 0) return stay_readable();
             pollfd bell{bell_.get(), 0, 0};
-            poll_until({&bell, 1}, deadline::at_once());
+            poll_until(&bell, 1, deadline::at_once());
             bool gone = (bell.revents & POLLHUP) != 0;
             if (!gone && (now & owner_word::taken) != 0) gone = owner_died(now);
             if (!gone) return false;
@@ -930,7 +931,8 @@ private:
         // An end that we wait for may be among those kept.
         const bool keeps = end_table<When>::get().sweep();
         const deadline next = keeps ? deadline::earlier(until, deadline::after(look_again)) : until;
-        return poll_until(fds, next) > 0 || !until.passed();  // a negative descriptor is none
+        return poll_until(fds, std::size(fds), next) > 0 ||
+               !until.passed();  // a negative descriptor is none
     }
 
     static void add_to(const unique_fd& set, const unique_fd& fd) {

@@ -197,7 +197,7 @@ any_end<When> log_in(const Address& address, const ClientOptions& options) {
         });
     };
     all_of(bytes_of(mine), [&](auto part) { return with->write(part, size); });
-    all_of(std::as_writable_bytes(std::span(&theirs, 1)),
+    all_of(std::span<std::byte>(reinterpret_cast<std::byte*>(&theirs), sizeof theirs),
            [&](auto part) { return with->read(part, size); });
     theirs.check();
     return {nullptr,
@@ -246,7 +246,8 @@ public:
 
 private:
     progress read_hello(std::uint64_t most) {
-        const auto bytes = std::as_writable_bytes(std::span(&remote_, 1));
+        const auto bytes =
+            std::span<std::byte>(reinterpret_cast<std::byte*>(&remote_), sizeof remote_);
         for (std::size_t size = 0; heard_ < bytes.size(); heard_ += size) {
             const auto so_far = stream_->read(bytes.subspan(heard_), size);
             if (so_far == stream::progress::ended) return progress::refused;
