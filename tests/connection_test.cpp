@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -584,6 +585,41 @@ TEST_CASE("Connection: async and a class derived from Process take ends, too",
     CHECK(a.recv() == 7);
     CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
     one.join();
+}
+
+TEST_CASE("Connection: what hand_over of a derived class drops is the child's, used or not",
+          "[connection][process]") {
+    const test::no_leaks guard;
+    struct worker : mp::Process {
+        std::vector<mp::Connection<int>> connections;
+        bool uses = false, throws = false;
+        void run() override {
+            if (!uses) sleep_for_ever();
+            connections[1].send(7);
+        }
+        void hand_over() override {
+            connections.clear();
+            if (throws) throw std::runtime_error("nothing more to hand over");
+        }
+    };
+    const bool uses = GENERATE(false, true);
+    mp::Pipe<int> pipes[2];
+    worker one;
+    one.uses = uses;
+    for (auto& [a, b] : pipes) one.connections.push_back(std::move(b));
+    one.start();
+    if (uses) CHECK(pipes[1].first.recv() == 7);
+    one.kill();
+    for (auto& [a, b] : pipes) CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    one.join();
+    worker other;
+    other.uses = other.throws = true;
+    mp::Pipe<int> more[2];
+    for (auto& [a, b] : more) other.connections.push_back(std::move(b));
+    CHECK_THROWS_WITH(other.start(), "nothing more to hand over");
+    CHECK(more[1].first.recv() == 7);
+    other.join();
+    CHECK(other.exitcode() == 0);
 }
 
 TEST_CASE("Connection: an end that was sent belongs to its receiver once that has it",

@@ -167,6 +167,153 @@ TEST_CASE("Listener: a server that is killed is the client's end, accepted or no
     server.join();
 }
 
+TEST_CASE("Listener: of a killed one's clients none waits, whatever its children have (K1)",
+          "[listener][process]") {
+    const std::string way = GENERATE("recv", "poll", "wait", "fileno", "send", "later");
+    directory place;
+    const std::string path = place.path + "/s";
+    struct facts {
+        std::atomic<int> idle, connected;
+    };
+    auto& sh = test::shared_memory<facts>();
+    test::child server([&] {
+        mp::Listener here(path);
+        if (const pid_t idle = ::fork(); idle != 0)
+            sh.idle = idle;
+        else
+            ::pause();  // has the socket
+        return ::pause();
+    });
+    REQUIRE(test::eventually([&] { return sh.idle != 0; }));
+    test::child client([&] {
+        auto c = mp::Client(path);
+        auto [carried, kept] = mp::Pipe<int>();
+        c.send(carried);
+        sh.connected = 1;
+        if (way == "poll" && !c.poll(1h)) return 1;
+        if (way == "wait" && mp::wait({c}).size() != 1) return 2;
+        if (pollfd one{way == "fileno" ? c.fileno() : -1, POLLIN, 0};
+            one.fd >= 0 && ::poll(&one, 1, -1) != 1)
+            return 3;
+        if (way == "later") ::raise(SIGSTOP);
+        try {
+            for (;;)
+                if (way == "send")
+                    c.send(std::string(100'000, 'x'));
+                else
+                    c.recv<int>();
+        } catch (const mp::EndOfFile&) {
+        }
+        { const auto gone = std::move(carried); }
+        try {
+            kept.recv();
+        } catch (const mp::EndOfFile&) {
+            return 0;
+        }
+        return 4;
+    });
+    REQUIRE(test::eventually([&] { return sh.connected == 1; }));
+    if (way == "later")
+        REQUIRE(test::eventually([&] { return test::process_state(client.pid()) == 'T'; }));
+    else
+        CHECK(client.wait_asleep());
+    server.kill();
+    client.go_on();
+    CHECK(client.exit_status() == std::optional<int>(0));
+    try {
+        mp::Client(path).poll();
+        FAIL("connected");
+    } catch (const mp::OsError& e) {
+        CHECK(e.code() == std::errc::connection_refused);
+    }
+    mp::Listener next(path);  // its file is replaced
+    auto c = mp::Client(path);
+    c.send(1);
+    CHECK(next.accept(test::patience).recv<int>() == 1);
+    ::kill(sh.idle, SIGKILL);
+}
+
+TEST_CASE("Listener: forked children accept on when its maker was killed, each in its turn (K1)",
+          "[listener][process]") {
+    directory place;
+    const std::string path = place.path + "/s";
+    struct facts {
+        std::atomic<int> listens, child[2];
+    };
+    auto& sh = test::shared_memory<facts>();
+    test::child maker([&] {
+        mp::Listener here(path);
+        for (auto& pid : sh.child) {
+            const pid_t forked = ::fork();
+            if (forked == 0)
+                for (;;) {
+                    auto accepted = here.accept();
+                    accepted.send(::getpid());
+                    try {
+                        accepted.recv<int>();
+                    } catch (const mp::EndOfFile&) {
+                    }
+                }
+            pid = forked;
+        }
+        sh.listens = 1;
+        return ::pause();
+    });
+    REQUIRE(test::eventually([&] { return sh.listens == 1; }));
+    const auto served = [&] {
+        int by = 0;
+        REQUIRE(test::eventually([&] {
+            try {
+                by = mp::Client(path).recv<int>();
+            } catch (const mp::OsError&) {  // nobody noticed yet
+            } catch (const mp::EndOfFile&) {
+            }
+            return by != 0;
+        }));
+        return by;
+    };
+    auto before = mp::Client(path);
+    const int first = before.recv<int>();
+    REQUIRE((first == sh.child[0] || first == sh.child[1]));
+    const int second = first == sh.child[0] ? sh.child[1] : sh.child[0];
+    maker.kill();
+    CHECK(served() == second);   // the first is busy with one
+    CHECK_FALSE(before.poll());  // which does not end with the maker
+    CHECK_THROWS_AS(mp::Listener(path), mp::OsError);
+    before.close();
+    ::kill(second, SIGKILL);
+    CHECK(test::eventually(
+        [&] { return std::strchr("?Z", test::process_state(second)) != nullptr; }));
+    CHECK(served() == first);
+    ::kill(first, SIGKILL);
+}
+
+TEST_CASE("Listener: moved into a Process it outlives its maker", "[listener][process]") {
+    auto& child = test::shared_memory<std::atomic<int>>();
+    auto& go = test::shared_memory<std::atomic<int>>();
+    const std::string name = "@mp-test-moved-" + std::to_string(::getpid());
+    test::child maker([&] {
+        mp::Listener listener(name);
+        mp::Process one([mine = std::move(listener), &go]() mutable {
+            while (go == 0) test::pause_briefly();
+            mine.accept().send(1);
+        });
+        one.start();
+        child = *one.pid();
+        return ::pause();
+    });
+    REQUIRE(test::eventually([&] { return child != 0; }));
+    CHECK(test::eventually([&] {  // says so before its user code runs
+        const mp::detail::unique_fd probe(connect_to(name));
+        return mp::detail::peer_of(probe.get()).pid == child;
+    }));
+    auto c = mp::Client(name);
+    maker.kill();
+    CHECK_FALSE(c.poll());
+    go = 1;
+    CHECK(c.recv<int>() == 1);
+}
+
 TEST_CASE("Listener: the file has mode 0600, and is gone after close", "[listener]") {
     directory place;
     const std::string path = place.path + "/s";
@@ -313,7 +460,7 @@ TEST_CASE("Listener: a client with pipes that block does not block its server", 
     const test::no_leaks guard;
     mp::Listener listener;
     auto [mine, theirs] = mp::detail::end<>::make_pair(0, true);
-    mp::detail::end<>::departure leaves(std::move(theirs));
+    mp::detail::end<>::departure leaves(std::move(theirs), ::getpid(), 0);
     const auto fds = leaves.descriptors();
     const int fd = connect_to(listener.address());
     const int bell = ::dup(fds[1]);

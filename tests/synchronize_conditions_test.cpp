@@ -484,6 +484,35 @@ TEST_CASE("Condition: a forked child owes nothing of its parent's", "[sync][cond
     CHECK(waiting.exit_status() == 0);
 }
 
+TEST_CASE("Condition: a wait with a timeout ends though one is stopped in its table (K6)",
+          "[sync][condition]") {
+    const mp::Condition condition;
+    child notifies([&] {
+        for (;;) condition.notify();
+        return 0;
+    });
+    const auto timed = [&](mp::duration timeout) {
+        return [&, timeout] {
+            const std::lock_guard guard(condition);
+            condition.wait(timeout);
+            return condition.locked() ? 0 : 1;
+        };
+    };
+    for (int i = 0; i < 30; ++i) {
+        child in_time(timed(i % 2 == 0 ? 0ms : 1ms)), waits(timed(20ms));
+        if (i % 3 == 0) test::pause_briefly(1ms);
+        notifies.stop();
+        CHECK(in_time.exit_status() == 0);
+        CHECK(waits.exit_status() == 0);
+        notifies.go_on();
+    }
+    notifies.kill();
+    waiters all(condition);  // what they left is in nobody's way
+    all.add();
+    condition.notify();
+    CHECK(eventually([&] { return all.awake == 1; }));
+}
+
 TEST_CASE("Condition: its notifier dies with the lock: who was notified is awake (K3)",
           "[sync][condition][kill]") {
     const mp::Condition condition;
@@ -718,6 +747,36 @@ TEST_CASE("Barrier: one who is interrupted all the time sees a death (K1)",
     CHECK(b.wait_asleep());
     a.kill();
     CHECK(b.exit_status() == 50);
+}
+
+TEST_CASE("Barrier: a wait with a timeout ends though one is stopped in its table (K4)",
+          "[sync][barrier]") {
+    const mp::Barrier barrier(3);
+    child looks([&] {
+        for (;;) static_cast<void>(barrier.n_waiting());
+        return 0;
+    });
+    const auto timed = [&](mp::duration timeout) {
+        return [&, timeout] {
+            try {
+                barrier.wait(timeout);
+            } catch (const mp::BrokenBarrier&) {
+                return 0;
+            }
+            return 1;
+        };
+    };
+    for (int i = 0; i < 30; ++i) {
+        child long_one([&] { return timed(1h)(); });
+        CHECK(long_one.wait_asleep());
+        child comes(timed(i % 2 == 0 ? 0ms : 1ms));
+        if (i % 3 == 0) test::pause_briefly(1ms);
+        looks.stop();
+        CHECK(comes.exit_status() == 0);
+        looks.go_on();
+        CHECK(long_one.exit_status() == 0);  // told that it is broken
+        barrier.reset();
+    }
 }
 
 TEST_CASE("Barrier: once all are there no timeout breaks it", "[sync][barrier]") {

@@ -555,6 +555,30 @@ TEST_CASE("semaphores: a dead process's units stay taken, a robust one's come ba
     CHECK(robust.value() == 2);
 }
 
+TEST_CASE("semaphores: a timeout of a robust one ends though one is stopped with its ledger (K6)",
+          "[sync]") {
+    const mp::Semaphore units(2, mp::robust);
+    child uses([&] {
+        for (;;) {
+            units.acquire();
+            units.release();
+        }
+        return 0;
+    });
+    for (int i = 0; i < 30; ++i) {
+        test::pause_briefly(1ms);  // so that it is anywhere in there
+        uses.stop();
+        child in_time([&] {
+            static_cast<void>(units.acquire(i % 2 == 0 ? 0ms : 1ms));
+            return units.value() <= 2 ? 0 : 1;
+        });
+        CHECK(in_time.exit_status() == 0);
+        uses.go_on();
+    }
+    uses.kill();
+    CHECK(test::eventually([&] { return units.value() == 2; }));
+}
+
 TEST_CASE("semaphores: one who is interrupted all the time sees a death (K5)", "[sync][kill]") {
     const mp::Semaphore units(1, mp::robust);
     auto& done = shared<std::atomic<int>>();

@@ -9,9 +9,9 @@
 /// many processes were forked meanwhile. SIGPIPE is never raised.
 ///
 /// An end has one owner at a time: the process that made it, then the child into whose arguments
-/// it was moved (by itself, or inside of other objects), the process that received it in a message,
-/// or a forked process that uses its copy first (so does the child of a class derived from Process
-/// that has one as a member: see Process::run). A former owner gets a ClosedError. What fork()
+/// it was moved (by itself, or inside of other objects; of a class derived from Process: into what
+/// its hand_over() drops), the process that received it in a message, or a forked process that uses
+/// its copy first. A former owner gets a ClosedError. What fork()
 /// tells nobody about is not covered: vfork, _Fork and clone without exec in the host; nor is exec
 /// in a process that took an end by using or receiving it: the end lasts until the new program
 /// ends.
@@ -423,10 +423,9 @@ private:
 /// file of a listener that was killed is replaced.
 /// Threads: any number may accept at once. Processes: a forked child may accept, too, until the one
 /// that made the Listener closes it; moved into a Process it is the child's.
-/// If killed: clients that nobody accepted yet get an EndOfFile, and others may listen at its file,
-/// once no process has the listening socket any more. Daemons (and so pools) end with it. Other
-/// children have it, whether they use it or not, until they close their copy of the Listener, exec
-/// or end.
+/// If killed: clients that nobody accepted yet get an EndOfFile, whatever children have the socket.
+/// If one of those accepts it listens in its stead from then on. Else clients are refused, and
+/// others may listen at its file; an abstract address is free once no process has the socket.
 class Listener : public detail::listener_calls<> {
 public:
     using listener_calls::listener_calls;
@@ -435,10 +434,10 @@ public:
 /// Connects to a Listener. At a Unix socket without a key it does not wait until that accepts: what
 /// is sent before waits there, as in a Pipe, and if it never does there is an EndOfFile. Otherwise
 /// it does, until the timeout.
-/// \throws OsError as connect() does (ECONNREFUSED, ENOENT...); TimeoutError; AuthenticationError
-/// if
-///     the Listener has another key, or is another user's; EndOfFile if it ended the connection;
-///     Error as Listener's, for a host that is not known, and if no Listener of ours is there
+/// \throws OsError as connect() does (ECONNREFUSED, ENOENT...), or if this process has no
+///     descriptors left; TimeoutError; AuthenticationError if the Listener has another key, or is
+///     another user's; EndOfFile if it ended the connection; Error as Listener's, for a host that
+///     is not known, and if no Listener of ours is there
 template <detail::compiled When = detail::compiled::when_used>
 Connection<detail::later<When, void>> Client(Address address, ClientOptions options = {}) {
     detail::check_transport("Client", address, options.transport, options.authkey);

@@ -129,16 +129,18 @@ public:
             run();
             return 0;
         });
-        hand_over(child, [this] { target_ = nullptr; });
+        detail::hand_over(child, [this] {
+            target_ = nullptr;
+            hand_over();
+        });
     }
 
     /// What the child does; calls the callable unless overridden. An exception that it throws is
     /// printed to stderr, and the exit code is 1.
     ///
-    /// A Connection that is a member of the derived class is the child's from its first use there,
-    /// not from start() on: use it first thing, and close the parent's copy after that. If the
-    /// child is killed before, the other end waits until that copy is closed. To hand it over for
-    /// good give it to the constructor above, as an argument of the callable.
+    /// A Connection that is a member of the derived class is the child's from start() on only if
+    /// hand_over() drops it. Else it is from its first use in the child: if that is killed before,
+    /// the other end waits until the parent's copy is closed.
     virtual void run() {
         if (target_) target_();
     }
@@ -223,6 +225,13 @@ public:
         child.require_started("give the sentinel of");
         return child.sentinel();
     }
+
+protected:
+    /// Drops what the child alone is to have of a derived class's members, Connections and
+    /// Listeners among them: `void hand_over() override { connection = {}; }`. start() calls it in
+    /// this process, not in the child, which has them all and waits until it returns. What it
+    /// throws comes out of start(), and the child goes on.
+    virtual void hand_over() {}
 
 private:
     child_process<When>& open() const {

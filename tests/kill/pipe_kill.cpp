@@ -21,6 +21,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -60,6 +61,10 @@ std::string message(int k, std::size_t size) {
 struct lab {
     std::optional<mp::Pipe<>> pipe;
     std::optional<mp::Pipe<mp::Connection<>>> carrier;
+    std::optional<mp::Pipe<std::vector<mp::Connection<>>>> two;
+    std::vector<mp::Connection<>> ends;
+    mp::Connection<> spare;
+    std::vector<mp::detail::unique_fd> strangers;
     std::optional<mp::Listener> listener;
     std::optional<mp::Connection<>> client;
     int listeners = 0;  // that victims made
@@ -75,6 +80,10 @@ struct lab {
 
     void fresh(int sent = 0, std::size_t size = 64) {
         carrier.reset();
+        two.reset();
+        ends.clear();
+        spare = {};
+        strangers.clear();
         pipe.reset();
         pipe.emplace();
         *go = 0;
@@ -126,6 +135,16 @@ struct lab {
             }
         return no_end_for_sender;
     }
+    /// As drain(), of what send(vector_of(k)) sent.
+    static std::vector<int> vector_of(int k) { return {k, 2 * k, 3 * k}; }
+    int drain_values(int least, int most) {
+        for (int k = 1;; ++k) try {
+                if (mine().recv<std::vector<int>>() != vector_of(k)) return out_of_order;
+                if (k > most) return too_many;
+            } catch (const mp::EndOfFile&) {
+                return k - 1 < least ? too_few : 0;
+            }
+    }
     int check_sender() {
         try {
             mine().send(1);
@@ -135,6 +154,10 @@ struct lab {
         return no_end_for_sender;
     }
 };
+
+/// Where an exception is thrown: thousands of instructions of the unwinder, which touch nothing
+/// that is shared.
+constexpr long with_exception = 31;
 
 /// Long enough asleep that it sleeps on its descriptor, and not in the futex that comes first; it
 /// must do in either.
@@ -166,7 +189,7 @@ void add_sends(lab& l, scenarios& all) {
     add("send: nobody waits", 0, 64, nobody, [&l] { return l.drain(0, 1); });
     add("send: behind others", 3, 64, nobody, [&l] { return l.drain(3, 4); });
     add("send: a large one", 1, 100'000, nobody, [&l] { return l.drain(1, 2); });
-    all.back().stride = 7;
+    all.back().stride = 31;
     add(
         "send: one asleep in recv, for a moment", 0, 64,
         [&l](bystanders& o) { o.spawn_asleep([&l] { return l.drain(0, 1); }); }, fine);
@@ -203,7 +226,24 @@ void add_sends(lab& l, scenarios& all) {
         return 0;
     };
     all.back().wakes_itself = true;
-    all.back().stride = 5;
+    all.back().stride = 61;
+    const auto value = [&l] { l.victims().send(lab::vector_of(1)); };
+    add("send a value: nobody waits", 0, 64, nobody, [&l] { return l.drain_values(0, 1); });
+    all.back().operation = value;
+    add(
+        "send a value: one asleep in recv", 0, 64,
+        [&l](bystanders& o) { spawn_asleep_long(o, [&l] { return l.drain_values(0, 1); }); }, fine);
+    all.back().operation = value;
+    add(
+        "send a value: the other end is closed", 0, 64, [&l](bystanders&) { l.mine().close(); },
+        fine);
+    all.back().operation = [value] {
+        try {
+            value();
+        } catch (const mp::EndOfFile&) {
+        }
+    };
+    all.back().stride = with_exception;
 }
 
 void add_receives(lab& l, scenarios& all) {
@@ -233,10 +273,11 @@ void add_receives(lab& l, scenarios& all) {
     add(
         "recv: a large one of two",
         [&l](bystanders&) { lab::send(l.mine(), 1, 300'000), lab::send(l.mine(), 2); }, recv, ends);
-    all.back().stride = 7;
+    all.back().stride = 101;
     add(
         "recv: the other end is closed", [&l](bystanders&) { l.mine().close(); }, recv,
         [] { return 0; });
+    all.back().stride = with_exception;
     add(
         "recv: asleep, then a message",
         [&l](bystanders& o) {
@@ -259,11 +300,40 @@ void add_receives(lab& l, scenarios& all) {
     all.back().on_block = [&l](bystanders&) { *l.go = 1; };
     all.back().wakes_itself = true;
     all.back().stride = 3;
+    const scenario asleep = all.back();
+    const auto ends_in = [](auto f) {
+        return [f] {
+            try {
+                f();
+            } catch (const mp::EndOfFile&) {
+            }
+        };
+    };
+    const std::pair<const char*, std::function<void()>> ways[] = {
+        {"recv_bytes", ends_in([&l] { l.victims().recv_bytes(); })},
+        {"recv a value", ends_in([&l] {
+             try {
+                 l.victims().recv<std::vector<int>>();
+             } catch (const mp::SerializationError&) {  // of the one who sends bytes
+             }
+         })}};
+    for (const auto& [what, way] : ways) {
+        const std::string name = what;
+        add((name + ": a message is there").c_str(),
+            [&l](bystanders&) { l.mine().send(lab::vector_of(1)); }, way, ends);
+        add((name + ": the other end is closed").c_str(), [&l](bystanders&) { l.mine().close(); },
+            way, [] { return 0; });
+        all.back().stride = with_exception;
+        all.push_back(asleep);
+        all.back().name = name + ": asleep, then a message";
+        all.back().operation = way;
+        if (name == "recv a value") all.back().stride = with_exception;
+    }
     add(
         "recv: makes room for one that waits",
         [&l](bystanders& o) { o.spawn_asleep([&l] { return l.flood(50'000); }); }, recv,
         [] { return 0; });
-    all.back().stride = 5;
+    all.back().stride = 31;
     const auto poll = [&l] { static_cast<void>(l.victims().poll()); };
     add(
         "poll: nothing there", [](bystanders&) {}, poll, ends);
@@ -282,6 +352,24 @@ void add_receives(lab& l, scenarios& all) {
     add(
         "fileno: the other end is closed", [&l](bystanders&) { l.mine().close(); }, fileno,
         [] { return 0; });
+    const auto wait = [&l] { mp::wait({l.victims(), l.carrier->second}, 5ms); };
+    const auto carry = [&l](bystanders&) { l.carrier.emplace(); };
+    add("wait: nothing there", carry, wait, ends);
+    all.back().wakes_itself = true;
+    all.back().stride = 3;
+    add(
+        "wait: a message is there",
+        [&l, carry](bystanders& o) { carry(o), lab::send(l.mine(), 1); }, wait, ends);
+    add(
+        "wait: the other end is closed",
+        [&l, carry](bystanders& o) { carry(o), l.carrier->first.close(); }, wait, ends);
+    all.push_back(asleep);
+    all.back().name = "wait: asleep, then a message";
+    all.back().reset = [carry, reset = asleep.reset](bystanders& o) {
+        reset(o);
+        carry(o);
+    };
+    all.back().operation = [&l] { mp::wait({l.victims(), l.carrier->second}); };
     add(
         "recv with a fileno: the only message", [&l](bystanders&) { lab::send(l.mine(), 1); }, recv,
         ends);
@@ -393,6 +481,148 @@ void add_moves(lab& l, scenarios& all) {
                            return 0;
                        },
                    .stride = 5});
+    // Of what nobody received: in a copy, by the first use.
+    const auto close_ours = [](mp::Connection<>& c) {
+        try {
+            static_cast<void>(c.poll());
+            c.close();
+        } catch (const mp::ClosedError&) {
+        }
+    };
+    all.push_back({.name = "receive an end: its sender has closed, one asleep in recv",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           l.carrier.emplace();
+                           l.carrier->first.send(l.victims());
+                           l.carrier->first.close();
+                           spawn_asleep_long(o, [&l] { return l.drain(0, 0); });
+                       },
+                   .operation = [&l] { static_cast<void>(l.carrier->second.recv()); },
+                   .check = [&l, close_ours] { return close_ours(l.victims()), 0; },
+                   .stride = 7});
+    all.push_back({.name = "receive two ends in a message: one asleep in recv",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           mp::Pipe<> other;
+                           l.two.emplace();
+                           l.ends.clear();
+                           l.ends.push_back(std::move(l.victims()));
+                           l.ends.push_back(std::move(other.second));
+                           l.spare = std::move(other.first);
+                           l.two->first.send(l.ends);
+                           spawn_asleep_long(o, [&l] { return l.drain(0, 0); });
+                       },
+                   .prepare = [&l] { static_cast<void>(l.two->second.poll()); },
+                   .operation = [&l] { static_cast<void>(l.two->second.recv()); },
+                   .check =
+                       [&l, close_ours] {
+                           for (auto& one : l.ends) close_ours(one);
+                           try {
+                               if (!l.spare.poll(9s)) return int{still_waits};
+                               l.spare.recv_bytes();
+                           } catch (const mp::EndOfFile&) {
+                               return 0;
+                           }
+                           return int{too_many};
+                       },
+                   .stride = 13});
+    const auto owns_both = [&l] {
+        static_cast<void>(l.victims().poll());
+        static_cast<void>(l.carrier->first.poll());
+    };
+    const auto receive_it = [&l] {
+        try {
+            static_cast<void>(l.carrier->second.recv());
+        } catch (const mp::Error&) {  // its sender is gone, or nothing was sent
+        }
+        return 0;
+    };
+    all.push_back({.name = "send an end: to one asleep in recv",
+                   .reset =
+                       [&l, receive_it](bystanders& o) {
+                           l.fresh();
+                           l.carrier.emplace();
+                           spawn_asleep_long(o, receive_it);
+                       },
+                   .prepare = owns_both,
+                   .operation = [&l] { l.carrier->first.send(l.victims()); },
+                   .check = [&l] { return l.drain(0, 0); },
+                   .stride = 5});
+    all.push_back({.name = "send an end, let go of it, make a pipe",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           l.carrier.emplace();
+                           spawn_asleep_long(o, [&l] { return l.drain(0, 0); });
+                       },
+                   .prepare = owns_both,
+                   .operation =
+                       [&l] {
+                           l.carrier->first.send(l.victims());
+                           { const auto gone = std::move(l.victims()); }
+                           const mp::Pipe<> next;
+                       },
+                   .check = receive_it,
+                   .stride = 7});
+    all.push_back({.name = "send an end: nobody can receive it, let go of it",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           l.carrier.emplace();
+                           l.carrier->second.close();
+                           spawn_asleep_long(o, [&l] { return l.drain(0, 0); });
+                       },
+                   .prepare = owns_both,
+                   .operation =
+                       [&l] {
+                           try {
+                               l.carrier->first.send(l.victims());
+                           } catch (const mp::EndOfFile&) {
+                           }
+                           { const auto gone = std::move(l.victims()); }
+                       },
+                   .check = [] { return 0; },
+                   .stride = with_exception});
+    for (const bool duplex : {true, false})
+        all.push_back(
+            {.name = duplex ? "Pipe(): used and dropped" : "Pipe(false): used and dropped",
+             .reset = [&l](bystanders&) { l.fresh(1); },
+             .prepare = [&l] { static_cast<void>(l.victims().poll()); },
+             .operation =
+                 [duplex] {
+                     mp::Pipe<int> made(duplex);
+                     made.second.send(1);
+                 },
+             .check = [&l] { return l.drain(1, 1); },
+             .stride = 13});
+    all.push_back({.name = "Pipe(): sends one of its ends, keeps the other",
+                   .reset =
+                       [&l](bystanders& o) {
+                           l.fresh();
+                           l.carrier.emplace();
+                           o.spawn_asleep([&l] {
+                               try {
+                                   auto c = l.carrier->second.recv();
+                                   if (!c.poll(9s)) return int{still_waits};
+                                   c.recv_bytes();
+                               } catch (const mp::EndOfFile&) {
+                                   return 0;
+                               } catch (const mp::Error&) {  // its sender has ended
+                                   return 0;
+                               }
+                               return int{too_many};
+                           });
+                       },
+                   .prepare = [&l] { static_cast<void>(l.carrier->first.poll()); },
+                   .operation =
+                       [&l] {
+                           mp::Pipe<> made;
+                           l.carrier->first.send(made.second);
+                       },
+                   .check = [] { return 0; },
+                   .stride = 7});
     all.push_back({.name = "start a Process with an end: its other one asleep in recv",
                    .reset =
                        [&l](bystanders& o) {
@@ -444,6 +674,118 @@ void add_moves(lab& l, scenarios& all) {
                    .stride = 31});
 }
 
+void add_clients(lab& l, scenarios& all) {
+    const auto address = [&l] { return l.listener->address(); };
+    const auto listens = [&l](bystanders&, int backlog = 128) {
+        l.fresh();
+        l.listener.reset();
+        l.listener.emplace(mp::Address(), mp::ListenerOptions{.backlog = backlog});
+    };
+    const auto connect = [address](mp::duration timeout) {
+        return [=] {
+            try {
+                auto c = mp::Client(address(), {.timeout = timeout});
+                lab::send(c, 1);
+            } catch (const mp::Error&) {  // its backlog is full, or nobody listens
+            }
+        };
+    };
+    // The listener goes on to the next one, whoever came before.
+    const auto goes_on = [&l] {
+        auto c = mp::Client(l.listener->address());
+        c.send("mine");
+        for (;;) try {
+                auto s = l.listener->accept(9s);
+                if (s.recv_bytes().size() != 64) return 0;  // "mine"
+            } catch (const mp::EndOfFile&) {
+            }
+    };
+    all.push_back({.name = "Client: one asleep in accept",
+                   .reset =
+                       [=, &l](bystanders& o) {
+                           listens(o);
+                           o.spawn_asleep([&l] {
+                               for (;;) try {
+                                       auto s = l.listener->accept(9s);
+                                       if (s.recv_bytes().size() != 64) return 0;
+                                   } catch (const mp::EndOfFile&) {
+                                   }
+                           });
+                       },
+                   .operation = connect(1h),
+                   .check =
+                       [address] {
+                           auto c = mp::Client(address());
+                           c.send("mine");
+                           return c.poll(9s) ? 0 : int{still_waits};
+                       },
+                   .stride = 31});
+    const auto full = [=](bystanders& o) {
+        listens(o, 1);
+        const mp::detail::unix_address to(address());
+        for (;;) {
+            const auto one = mp::detail::unix_socket(SOCK_NONBLOCK);
+            if (::connect(one.get(), to.get(), to.size()) != 0) return;
+        }
+    };
+    all.push_back({.name = "Client: the backlog is full",
+                   .reset = full,
+                   .operation = connect(5ms),
+                   .check =
+                       [&l, goes_on] {
+                           try {
+                               l.listener->accept(0s);  // makes room
+                           } catch (const mp::TimeoutError&) {
+                           }
+                           return goes_on();
+                       },
+                   .wakes_itself = true,
+                   .stride = with_exception});
+    const auto name = [&l] {  // of this trial's listener
+        return "@mp-kill-dies-" + std::to_string(l.tester) + '-' + std::to_string(l.listeners);
+    };
+    all.push_back({.name = "Client: waits for the backlog, and the listener dies",
+                   .reset =
+                       [=, &l](bystanders& o) {
+                           l.fresh();
+                           ++l.listeners;
+                           o.spawn([=, &l] {
+                               mp::Listener here(name(), {.backlog = 1});
+                               const mp::detail::unix_address to(here.address());
+                               for (;;) {
+                                   const auto one = mp::detail::unix_socket(SOCK_NONBLOCK);
+                                   if (::connect(one.get(), to.get(), to.size()) != 0) break;
+                               }
+                               *l.go = 1;
+                               while (*l.go == 1) test::pause_briefly();
+                               ::_exit(0);
+                               return 0;
+                           });
+                           while (*l.go == 0) test::pause_briefly();
+                       },
+                   .operation =
+                       [name] {
+                           try {
+                               mp::Client(name(), {.timeout = 1h}).poll();
+                           } catch (const mp::Error&) {
+                           }
+                       },
+                   .on_block = [&l](bystanders&) { *l.go = 2; },
+                   .check = [&l] { return *l.go = 2, 0; },
+                   .stride = with_exception});
+    all.push_back({.name = "Client: nobody listens there",
+                   .reset = [=](bystanders& o) { listens(o); },
+                   .operation =
+                       [&l] {
+                           try {
+                               mp::Client("@mp-kill-none-" + std::to_string(l.tester));
+                           } catch (const mp::OsError&) {
+                           }
+                       },
+                   .check = goes_on,
+                   .stride = with_exception});
+}
+
 void add_listeners(lab& l, scenarios& all) {
     all.push_back({.name = "accept",
                    .reset =
@@ -476,6 +818,91 @@ void add_listeners(lab& l, scenarios& all) {
                            }
                        },
                    .stride = 31});
+    // Whoever accepts a client, it gets its message or its end.
+    const auto accepted_or_not = [&l](mp::Connection<>& client) {
+        try {
+            auto s = l.listener->accept(0s);
+            lab::send(s, 1);
+        } catch (const mp::TimeoutError&) {  // the victim had it
+        }
+        try {
+            for (;;) {
+                if (!client.poll(9s)) return int{still_waits};
+                if (client.recv_bytes().size() < 64) return int{torn};
+            }
+        } catch (const mp::EndOfFile&) {
+            return 0;
+        }
+    };
+    const auto listens = [&l](bystanders&) {
+        l.fresh();
+        l.client.reset();
+        l.listener.reset();
+        l.listener.emplace();
+    };
+    all.push_back({.name = "accept: asleep, then a client",
+                   .reset =
+                       [=, &l](bystanders& o) {
+                           listens(o);
+                           o.spawn([=, &l] {
+                               while (*l.go == 0) test::pause_briefly();
+                               auto client = mp::Client(l.listener->address());
+                               *l.go = 2;
+                               return accepted_or_not(client);
+                           });
+                       },
+                   .operation =
+                       [&l] {
+                           auto s = l.listener->accept();
+                           lab::send(s, 1);
+                       },
+                   .on_block =
+                       [&l](bystanders&) {
+                           *l.go = 1;
+                           while (*l.go == 1) test::pause_briefly();
+                       },
+                   .check =
+                       [&l] {
+                           if (*l.go == 0) *l.go = 1;
+                           return 0;
+                       },
+                   .stride = 31});
+    all.push_back({.name = "accept: behind a silent one and garbage",
+                   .reset =
+                       [=, &l](bystanders& o) {
+                           listens(o);
+                           const mp::detail::unix_address to(l.listener->address());
+                           for (const std::size_t garbage : {0u, 7u, 48u}) {
+                               auto one = mp::detail::unix_socket();
+                               ::connect(one.get(), to.get(), to.size());
+                               if (garbage) ::send(one.get(), l.box.data(), garbage, MSG_NOSIGNAL);
+                               l.strangers.push_back(std::move(one));
+                           }
+                           l.client = mp::Client(l.listener->address());
+                       },
+                   .operation =
+                       [&l] {
+                           auto s = l.listener->accept();
+                           lab::send(s, 1);
+                       },
+                   .check = [=, &l] { return accepted_or_not(*l.client); },
+                   .stride = 31});
+    all.push_back({.name = "accept(5ms): nobody comes",
+                   .reset = [=](bystanders& o) { listens(o); },
+                   .operation =
+                       [&l] {
+                           try {
+                               l.listener->accept(5ms);
+                           } catch (const mp::TimeoutError&) {
+                           }
+                       },
+                   .check =
+                       [=, &l] {
+                           auto client = mp::Client(l.listener->address());
+                           return accepted_or_not(client);
+                       },
+                   .wakes_itself = true,
+                   .stride = with_exception});
     const auto address = [&l] {  // of this trial's victim
         return "@mp-kill-" + std::to_string(l.tester) + '-' + std::to_string(l.listeners);
     };
@@ -508,28 +935,139 @@ void add_listeners(lab& l, scenarios& all) {
                    .operation = [&l] { l.listener->close(); },
                    .check = [] { return 0; },
                    .stride = 7});
-    // A directory of its own: others may lock /tmp.
-    const auto place = [&l] { return "/tmp/mp-kill-" + std::to_string(l.tester); };
-    const auto path = [place] { return place() + "/s"; };
-    all.push_back({.name = "listen at a path",
+    all.push_back({.name = "close a Listener at which a child accepts",
                    .reset =
-                       [&l, place](bystanders&) {
+                       [&l](bystanders&) {
                            l.fresh();
                            l.listener.reset();
-                           ::mkdir(place().c_str(), 0700);  // or it is there
+                           ++l.listeners;
                        },
-                   .operation = [&l, path] { l.listener.emplace(path()); },
+                   .prepare =
+                       [&l, address] {
+                           l.listener.emplace(address());
+                           if (::fork() == 0) {
+                               *l.go = 1;
+                               try {
+                                   l.listener->accept().send(1);
+                               } catch (const mp::ClosedError&) {
+                               }
+                               *l.go = 2;
+                               ::_exit(0);
+                           }
+                           while (*l.go == 0) test::pause_briefly();
+                       },
+                   .operation = [&l] { l.listener->close(); },
                    .check =
-                       [place, path] {
-                           mp::Listener again(path());
-                           auto c = mp::Client(path());
+                       [&l, address] {  // it accepts in the victim's stead, or has ended
+                           const auto ends = [&] {
+                               try {
+                                   if (*l.go == 1) mp::Client(address()).poll(1s);
+                               } catch (const mp::OsError&) {
+                               }
+                               return *l.go == 2;
+                           };
+                           return test::eventually(ends, 9s) ? 0 : int{still_waits};
+                       },
+                   .stride = 7});
+    all.push_back({.name = "start a Process with a Listener",
+                   .reset =
+                       [&l, address](bystanders& o) {
+                           l.fresh();
+                           l.listener.reset();
+                           ++l.listeners;
+                           o.spawn([&l, address] {
+                               while (*l.go == 0) test::pause_briefly();
+                               try {
+                                   auto c = mp::Client(address());
+                                   *l.go = 2;
+                                   if (!c.poll(9s)) return int{still_waits};
+                                   c.recv<int>();
+                               } catch (const mp::EndOfFile&) {
+                               } catch (const mp::OsError&) {  // nobody listens
+                               }
+                               return 0;
+                           });
+                       },
+                   .prepare =
+                       [&l, address] {
+                           l.listener.emplace(address());
+                           *l.go = 1;
+                           while (*l.go != 2) test::pause_briefly();
+                       },
+                   .operation =
+                       [&l] {
+                           mp::Process child(
+                               [](mp::Listener mine) {
+                                   try {
+                                       mine.accept(100ms).send(1);
+                                   } catch (const mp::Error&) {
+                                   }
+                               },
+                               std::move(*l.listener));
+                           child.start();
+                           child.join();
+                       },
+                   .check = [] { return 0; },
+                   .stride = 31});
+    all.push_back({.name = "listen at an abstract address",
+                   .reset =
+                       [&l](bystanders&) {
+                           l.fresh();
+                           l.listener.reset();
+                           ++l.listeners;
+                       },
+                   .operation = [&l, address] { l.listener.emplace(address()); },
+                   .check =
+                       [address] {
+                           mp::Listener again(address());
+                           auto c = mp::Client(address());
                            lab::send(c, 1);
                            const auto bytes = again.accept(9s).recv_bytes();
-                           again.close();
-                           ::rmdir(place().c_str());
                            return bytes.size() == 64 ? 0 : int{not_accepted};
                        },
                    .stride = 31});
+    // A directory of its own: others may lock /tmp.
+    const auto place = [&l] { return "/tmp/mp-kill-" + std::to_string(l.tester); };
+    const auto path = [place] { return place() + "/s"; };
+    const auto listens_again = [place, path] {
+        mp::Listener again(path());
+        auto c = mp::Client(path());
+        lab::send(c, 1);
+        const auto bytes = again.accept(9s).recv_bytes();
+        again.close();
+        ::rmdir(place().c_str());
+        return bytes.size() == 64 ? 0 : int{not_accepted};
+    };
+    const auto somewhere = [&l, place](bystanders&) {
+        l.fresh();
+        l.listener.reset();
+        ::mkdir(place().c_str(), 0700);  // or it is there
+    };
+    const auto listen = [&l, path] { l.listener.emplace(path()); };
+    all.push_back({.name = "listen at a path",
+                   .reset = somewhere,
+                   .operation = listen,
+                   .check = listens_again,
+                   .stride = 31});
+    all.push_back({.name = "listen at a path: the file of a dead one is there",
+                   .reset =
+                       [=](bystanders& o) {
+                           somewhere(o);
+                           o.run([path] {
+                               mp::Listener dies(path());
+                               ::_exit(0);
+                               return 0;
+                           });
+                       },
+                   .operation = listen,
+                   .check = listens_again,
+                   .stride = 31});
+    all.push_back({.name = "close a Listener at a path",
+                   .reset = somewhere,
+                   .prepare = listen,
+                   .operation = [&l] { l.listener->close(); },
+                   .check = listens_again,
+                   .stride = 7});
 }
 
 }  // namespace
@@ -542,6 +1080,7 @@ int main(int argc, char** argv) {
     add_receives(l, all);
     add_closes(l, all);
     add_moves(l, all);
+    add_clients(l, all);
     add_listeners(l, all);
     for (auto& s : all) sweep.add(std::move(s));
     return sweep.run();

@@ -254,13 +254,22 @@ public:
         return made;
     }
 
-    /// An end on its way to a stranger, who gets its descriptors: this process keeps none.
+    /// An end of a new link on its way to a stranger, who gets its descriptors: this process keeps
+    /// none.
     class departure {
     public:
-        explicit departure(std::unique_ptr<end> of) : end_(std::move(of)) {}
+        /// \param to  whose end it is until somebody lets it arrive. \param started  0: not known
+        departure(std::unique_ptr<end> of, pid_t to, std::uint64_t started) : end_(std::move(of)) {
+            const std::uint64_t mine = end_->mine_.exchange(0, std::memory_order_relaxed);
+            // relaxed: sent with the descriptors
+            end_->link_->owner(end_->which_)
+                .store(owner_word::took(mine, to, started), std::memory_order_relaxed);
+        }
         region_id id() const noexcept { return end_->link_->memory().header().id; }
         std::uint64_t size() const noexcept { return end_->link_->memory().size(); }
-        std::uint64_t owner() const noexcept { return end_->mine_.load(std::memory_order_relaxed); }
+        std::uint64_t owner() const noexcept {
+            return end_->link_->owner(end_->which_).load(std::memory_order_relaxed);
+        }
         /// For arrive(), in its order.
         std::array<int, 3> descriptors() const noexcept {
             return {end_->link_->memory().handle().fd, end_->bell_.get(), end_->out_.get()};
@@ -293,12 +302,10 @@ public:
             const guard lock(end_table<When>::mutex());
             made.reset(new end(opened, which, std::move(bell), std::move(out), 0, lock));
         }
-        // Nobody else has the pipe, so the end is given, not taken.
-        const std::uint64_t next = owner_word::given(owner, this_pid(), 0);
-        if ((owner & (owner_word::taken | owner_word::closed)) != 0 ||
-            !made->link_->owner(which).compare_exchange_strong(owner, next,
-                                                               std::memory_order_seq_cst))
-            throw Error("the end of a Connection belongs to somebody else");
+        const std::uint64_t next = owner_word::accepted(owner, this_pid());
+        if ((owner & owner_word::closed) != 0 || !made->link_->owner(which).compare_exchange_strong(
+                                                     owner, next, std::memory_order_seq_cst))
+            throw Error("the end of a Connection belongs to somebody else, or is over");
         made->mine_.store(next, std::memory_order_relaxed);
         made->attach();
         return made;
@@ -802,7 +809,11 @@ private:
             poll_until(&bell, 1, deadline::at_once());
             bool gone = (bell.revents & POLLHUP) != 0;
             if (!gone && (now & owner_word::taken) != 0) gone = owner_died(now);
-            if (!gone) return false;
+            if (!gone) {
+                if ((now & owner_word::taken) == 0 && watched_.load(std::memory_order_relaxed) != 0)
+                    forget_owner();
+                return false;
+            }
             if (other().compare_exchange_strong(now, now | owner_word::closed,
                                                 std::memory_order_seq_cst)) {
                 end_table<When>::get().sweep();  // of what we sent to it
@@ -839,18 +850,29 @@ private:
                                               "lives: reading /proc/<pid>/stat");
                 if (started != 0 && !owner_word::is_of(word, started)) pidfd.reset();
             }
-            if (epoll_) {
-                if (other_pidfd_)  // a child may have a copy, so to close it is not enough
-                    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, other_pidfd_.get(), nullptr);
-                if (pidfd) add_to(epoll_, pidfd);
-            }
-            other_pidfd_.reset();
-            other_pidfd_ = std::move(pidfd);
-            watched_.store(word, std::memory_order_relaxed);  // under the lock, but for a look
-            if (std::exchange(owes_look_, false) && epoll_ && !other_closed())
-                ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, out_.get(), nullptr);
+            watch(word, std::move(pidfd));
         }
         return !other_pidfd_ || wait_readable(other_pidfd_.get(), deadline::at_once());
+    }
+
+    /// It was accepted: who listened may die.
+    void forget_owner() {
+        const std::lock_guard lock(slow_);
+        watch(0, {});
+    }
+
+    /// Under slow_. \param word  the owner that this is the pidfd of; 0: one whose pipe will do
+    void watch(std::uint64_t word, unique_fd pidfd) {
+        if (epoll_) {
+            if (other_pidfd_)  // a child may have a copy, so to close it is not enough
+                ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, other_pidfd_.get(), nullptr);
+            if (pidfd) add_to(epoll_, pidfd);
+        }
+        other_pidfd_.reset();
+        other_pidfd_ = std::move(pidfd);
+        watched_.store(word, std::memory_order_relaxed);  // under the lock, but for a look
+        if (std::exchange(owes_look_, false) && epoll_ && !other_closed())
+            ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, out_.get(), nullptr);
     }
 
     void start_polling() {
@@ -872,8 +894,8 @@ private:
     void watch_other() {
         if (!in().line().polled.load(std::memory_order_relaxed)) return;
         const std::uint64_t now = other().load(std::memory_order_acquire);
-        if ((now & owner_word::closed) != 0 ||
-            ((now & owner_word::taken) != 0 && watched_.load(std::memory_order_relaxed) != now))
+        const std::uint64_t to_watch = (now & owner_word::taken) != 0 ? now : 0;
+        if ((now & owner_word::closed) != 0 || watched_.load(std::memory_order_relaxed) != to_watch)
             other_gone();
     }
 

@@ -37,7 +37,8 @@ namespace multiprocessing::detail {
 
 /// Who owns an end, in 64 bits, so that it changes hands, or is closed, in one exchange.
 ///     63      closed, for ever: by its owner, or by the other end that found its owner dead
-///     62      taken: an owner got it by its own doing, so a former one may have its pipe open
+///     62      taken: an owner got it by its own doing, so a former one may have its pipe open; or
+///             it is on its way to a listener, whose children may have it
 ///     46..61  how often it changed hands
 ///     22..45  when the owner started, modulo 2^24 ticks, 1 for 0; only if taken. 0: not known
 ///      0..21  pid
@@ -57,6 +58,10 @@ struct owner_word {
     static constexpr std::uint64_t took(std::uint64_t from, pid_t pid,
                                         std::uint64_t started) noexcept {
         return next(from) | taken | started_bits(started) << 22 | static_cast<std::uint64_t>(pid);
+    }
+    /// A listener took it in: nobody else has its pipe any more.
+    static constexpr std::uint64_t accepted(std::uint64_t from, pid_t pid) noexcept {
+        return next(from) | static_cast<std::uint64_t>(pid);
     }
     static constexpr pid_t pid(std::uint64_t word) noexcept {
         return static_cast<pid_t>(word & 0x3fffff);  // the kernel's most is 2^22
@@ -87,9 +92,9 @@ private:
 ///     inherited or received it (takes it), the owner of the other end (closes it for the dead).
 /// I1  owner moves forward only: what was once not a process's never is again, and closed stays.
 ///     So no end is used by two processes, and no end of file is taken back.
-/// I2  the owner of an end (or the message that carries it to a stranger, see login.hpp) has the
-///     pipe of the other end open for writing from before the exchange
-///     that made it the owner until it ends, closes the end, or somebody else owns it.
+/// I2  the owner of an end has the pipe of the other end open for writing from before the exchange
+///     that made it the owner until it ends, closes the end, or somebody else owns it. For a
+///     listener that did not accept yet the message in its socket has it (login.hpp).
 /// I3  nobody else has it open but: former owners, if the end is taken; a child of this library
 ///     until it runs user code; a process that was forked and exec'ed by other means, until the
 ///     exec. The fork hook closes it in all others.
@@ -99,7 +104,7 @@ private:
 ///     took it in time, and it has not ended.
 /// I5  who makes an owner of an end that is, or becomes, taken, rings the other end and then makes
 ///     the exchange, both under the lock that the other end needs to arm: so that one looks for the
-///     owner after the exchange, or is not asleep.
+///     owner after the exchange, or is not asleep. Who accepts an end need not: its pipe hangs up.
 /// I6  an undelivered end in ring e: its message was not taken, or is being decoded (counted before
 ///     it is committed as taken, until the end was taken or the message is dropped). Else, or when
 ///     end e is over, its sender closes it.

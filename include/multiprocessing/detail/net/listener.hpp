@@ -41,6 +41,7 @@
 #include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
+#include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/errors.hpp>
@@ -79,9 +80,13 @@ private:
 /// who come to it, but not those who came to its parent.
 ///
 /// One process owns the socket: who made it, or the child that a Process gave it to. The open file
-/// knows which (F_SETOWN), since all that have it share that. When the owner closes it, it ends in
-/// all of them, and who was not accepted is dropped. If the owner is killed, that happens when
-/// nobody has the socket any more: a daemon ends then, too; other children may keep it for long.
+/// knows which (F_SETOWN), since all that have it share that; and it was the last to call listen(),
+/// so clients know it, too (login.hpp). When the owner closes it, it ends in all of them, and who
+/// was not accepted is dropped.
+/// K1  the owner killed: who was not accepted finds that out by itself, and accepting those is in
+///     vain. A process that accepts owns the socket then, at once if it waits. Of two that do so
+///     together the first does not notice the death of the last, until it is called. While none
+///     accepts, who comes is refused, and another listener may replace the file.
 template <compiled When>
 class listener {
 public:
@@ -157,6 +162,7 @@ public:
         set_.reset();                                                       // theirs is a share
         newcomers_.clear();
         ready_.clear();
+        owner_.reset();
         if (::fcntl(socket_.get(), F_GETOWN) == ::getpid()) {
             if (handover::heir != 0)
                 ::fcntl(socket_.get(), F_SETOWN, handover::heir);
@@ -205,8 +211,12 @@ private:
         const std::string text = " to \"" + address_.to_string() + '"';
         call("Listener: bind" + text,
              [&] { return ::bind(socket_.get(), where.get(), where.size()); });
-        call("Listener: listen",
-             [&] { return ::listen(socket_.get(), std::max(options_.backlog, 1)); });
+        listen();
+    }
+    int backlog() const noexcept { return std::max(options_.backlog, 1); }
+    /// Clients will take this process for the one that listens.
+    void listen() const {
+        call("Listener: listen", [&] { return ::listen(socket_.get(), backlog()); });
     }
 
     /// Binds to a path, where the file of a listener that is gone may be. The directory is locked
@@ -226,7 +236,8 @@ private:
         struct stat info;
         if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) {
             const unique_fd probe = unix_socket(SOCK_NONBLOCK);
-            if (::connect(probe.get(), where.get(), where.size()) != 0 && errno == ECONNREFUSED)
+            const bool connected = ::connect(probe.get(), where.get(), where.size()) == 0;
+            if (connected ? has_ended(peer_of(probe.get()).pid) : errno == ECONNREFUSED)
                 ::unlink(path.c_str());  // nobody listens; bind() says what if it fails
         }
         bind_and_listen(where);
@@ -269,6 +280,7 @@ private:
     void hear() {
         require_open();
         require_set();
+        if (made_by_ != this_pid()) see_to_owner();
         for (int i = 0; i < most_at_once && ready_.empty(); ++i) {
             unique_fd one(retry([&] {
                 return ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -354,6 +366,29 @@ private:
         retry([&] { return ::eventfd_write(some_.get(), 1); });
         return true;
     }
+    /// In a process that did not make it: watches the owner, or becomes it (K1).
+    void see_to_owner() {
+        if (owner_ && !wait_readable(owner_.get(), deadline::at_once())) return;
+        require_not_ended();
+        for (;;) {
+            const pid_t now = ::fcntl(socket_.get(), F_GETOWN);  // 0 once it was reaped
+            if (owner_) ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, owner_.get(), nullptr);
+            owner_.reset();
+            if (now == this_pid()) return;
+            if (now != 0) owner_ = open_pidfd(now);
+            if (owner_ && !wait_readable(owner_.get(), deadline::at_once()))
+                return add(*set_, owner_.get());
+            call("fcntl(F_SETOWN)", [&] { return ::fcntl(socket_.get(), F_SETOWN, ::getpid()); });
+            listen();
+        }
+    }
+    /// \param pid  0: in another PID namespace
+    static bool has_ended(pid_t pid) {
+        if (pid == 0) return false;
+        const unique_fd pidfd = open_pidfd(pid);
+        return !pidfd || wait_readable(pidfd.get(), deadline::at_once());
+    }
+
     /// The owner may have closed it, while this process has it.
     void require_not_ended() const {
         if (made_by_ == this_pid()) return;
@@ -385,6 +420,13 @@ private:
         newcomers_.clear();
         set_.reset();
         some_.reset();
+        owner_.reset();
+    }
+    /// In a child of this library: if it was given the socket, clients are to know.
+    void settle() noexcept {
+        const std::lock_guard lock(mutex_);
+        if (socket_ && made_by_ != this_pid() && ::fcntl(socket_.get(), F_GETOWN) == this_pid())
+            ::listen(socket_.get(), backlog());
     }
     void forget(typename std::map<std::uint64_t, newcomer<When>>::iterator one) noexcept {
         stop_polling(one->second);  // a child may have a copy
@@ -411,6 +453,7 @@ private:
     unique_fd socket_;                // none: closed
     std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers; null after a fork
     unique_fd some_;                  // readable while somebody is ready, or it is closed
+    unique_fd owner_;                 // pidfd, in set_, of one who is not this process
     std::map<std::uint64_t, newcomer<When>> newcomers_;  // by their number: the oldest first
     std::uint64_t comers_ = 0;                           // the number of the last one
     std::deque<arrival> ready_;
@@ -440,7 +483,8 @@ listener_table<When>::listener_table() {
                     one.forked();
                     one.mutex_.unlock();
                 });
-            }};
+            },
+        .settle = [] { for_each([](listener<When>& one) { one.settle(); }); }};
     process_identity::get().hook(fork_hooks::listeners, hooks);
 }
 

@@ -12,6 +12,10 @@
 /// Then both drop the socket. So the client does not wait to be accepted; and what nobody accepts,
 /// or accepts in vain, goes with the socket, and the client's pipe hangs up.
 ///
+/// Children of the listener's process may have the socket when that is killed, and never accept. So
+/// until an end is accepted, its owner is the process that listens, as the kernel names it: who
+/// called listen() last. A child that is to accept after its parent calls it again (listener.hpp).
+///
 /// Before the login is complete the server has allocated nothing for a client but its socket, and
 /// the state of the transport once it has said something.
 
@@ -44,6 +48,7 @@
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/errors.hpp>
@@ -53,7 +58,7 @@ namespace multiprocessing::detail {
 /// What a client says, once. 48 bytes, in the byte order of the machine that both are on.
 struct greeting {
     static constexpr std::uint64_t right_magic = 0x31656469766f7270;
-    static constexpr std::uint32_t right_version = 1;
+    static constexpr std::uint32_t right_version = 2;
 
     std::uint64_t magic;
     std::uint32_t version;
@@ -122,8 +127,17 @@ unique_fd connect_unix(const Address& address, deadline until, const std::string
 /// Makes a link, and gives one end of it to the server.
 template <compiled When = compiled::when_used>
 std::unique_ptr<end<When>> give_end(int socket, const std::string& what) {
+    const peer_process peer = peer_of(socket);
+    const unique_fd listens = open_pidfd(peer.pid);
+    // Opened first: what starts later under that pid is not what listened.
+    const std::uint64_t started = start_time(peer.pid);
+    if (!listens || wait_readable(listens.get(), deadline::at_once()))
+        throw_os_error(ECONNREFUSED, what + ": process " + std::to_string(peer.pid) +
+                                         ", which listened there, has ended, and none of its "
+                                         "children that have the socket accepts");
+
     auto [mine, theirs] = end<When>::make_pair(0, true);
-    typename end<When>::departure leaves(std::move(theirs));
+    typename end<When>::departure leaves(std::move(theirs), peer.pid, started);
     greeting hello{greeting::right_magic, greeting::right_version, sizeof(void*),
                    leaves.id(),           leaves.size(),           leaves.owner()};
     iovec bytes{&hello, sizeof hello};

@@ -4,6 +4,7 @@
 /// \file
 /// A lock between processes that survives the death of its holder.
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 
@@ -26,6 +27,15 @@ namespace multiprocessing::detail {
 /// How long anybody relies on being woken by somebody else. Only faults make it matter: a stopped
 /// process, or a wake-up that died with the process that it was meant for.
 inline constexpr duration look_again = std::chrono::milliseconds(500);
+
+/// So long at least is a lock of a few instructions waited for, whatever the deadline: its holder
+/// may just not be running. Who does not get it must do without.
+inline constexpr duration moment = std::chrono::milliseconds(5);
+
+/// For a lock that such a call needs, which must end although the holder was stopped.
+inline deadline with_a_moment(deadline until) noexcept {
+    return until.is_at_once() ? until : std::max(until, deadline::after(moment));
+}
 
 /// A process-shared pthread mutex with the robust attribute (40 bytes on x86-64).
 ///

@@ -246,15 +246,16 @@ void launch(const std::shared_ptr<child_process<When>>& child, const std::functi
     child->publish();
 }
 
-/// After launch(): drops what the child alone is to have, and lets it go on.
+/// After launch(): drops what the child alone is to have, and lets it go on, also if that throws.
 /// \param drop  destroys the callable and its arguments
 template <compiled When, class F>
 void hand_over(child_process<When>& child, F drop) {
-    {
-        const handing_over to(child.pid());
-        drop();
-    }
-    child.handed_over();
+    struct go_on {
+        child_process<When>& child;
+        ~go_on() { child.handed_over(); }
+    } at_last{child};
+    const handing_over to(child.pid());
+    drop();
 }
 
 }  // namespace multiprocessing::detail

@@ -56,6 +56,9 @@ static_assert(std::is_standard_layout_v<barrier_party> &&
 ///     waits, after `look_again`.
 /// K2  killed in wait() behind that: nothing; its place is free.
 /// K3  killed in abort() or reset() before the call of I1: nothing. Behind it: done.
+/// K4  stopped under `lock`: a wait with a timeout ends without it, and leaves a place as if it had
+///     died there: K1. If the stopped one was about to release the generation, it does so for the
+///     others.
 template <compiled = compiled::when_used>
 class barrier_state {
 public:
@@ -90,7 +93,11 @@ public:
     /// \throws BrokenBarrier; what the action throws
     template <class Action>
     std::size_t wait(places all, deadline until, Action action, duration patience = look_again) {
-        held in(lock_, deadline::never());
+        held in(lock_, with_a_moment(until));
+        if (!in) {
+            die_here(all);  // K4
+            broken(barrier_end::timeout);
+        }
         std::uint32_t now = current();
         std::size_t index = arrived(all);
         while (index >= parties_) {  // the last one of these runs the action
@@ -110,7 +117,10 @@ public:
             return index;
         }
         in.unlock();
-        sleep(all, now, until, patience);
+        if (!sleep(all, now, until, patience)) {
+            mine.as_dead = true;  // K4
+            broken(barrier_end::timeout);
+        }
         // The acquire of `word` in sleep() orders it; this one is for tools, which see no system
         // call.
         const barrier_end how = mine.me.end.load(std::memory_order_acquire);
@@ -149,10 +159,11 @@ private:
         seated(const seated&) = delete;
         seated& operator=(const seated&) = delete;
         ~seated() {
-            me.waits.store(0, std::memory_order_release);
+            if (!as_dead) me.waits.store(0, std::memory_order_release);
             me.there.get_up();
         }
         barrier_party& me;
+        bool as_dead = false;
     };
 
     std::uint32_t current() const {
@@ -216,21 +227,28 @@ private:
         in.lock(lock_, deadline::never());
     }
 
+    /// A party that came and has died, for whoever looks next. Without the lock.
+    void die_here(places all) {
+        seated here(sit_down(all, current()));
+        here.as_dead = true;
+    }
+
     /// Until the generation `now` ended.
-    void sleep(places all, std::uint32_t now, deadline until, duration patience) {
+    /// \return false if the deadline came, and the lock could not be had to end it
+    bool sleep(places all, std::uint32_t now, deadline until, duration patience) {
         for (deadline look = deadline::after(patience);;) {
             const deadline slice = deadline::earlier(until, look);
             if (!slice.passed()) futex_wait(word_, now, slice);
-            if (word_.load(std::memory_order_acquire) != now) return;
+            if (word_.load(std::memory_order_acquire) != now) return true;
             if (!slice.passed()) continue;  // signals put no look off
-            const held in(lock_, deadline::never());
-            if (word_.load(std::memory_order_relaxed) != now) return;  // the lock
-            if (look_for_dead(all)) return;
+            const held in(lock_, deadline::after(moment));
+            if (word_.load(std::memory_order_acquire) != now) return true;
+            if (in && look_for_dead(all)) return true;
             if (count(all) >= parties_) {
                 until = deadline::never();  // I3
             } else if (until.passed()) {
-                end(all, barrier_end::timeout);
-                return;
+                if (in) end(all, barrier_end::timeout);
+                return bool(in);
             }
             look = deadline::after(patience);
         }

@@ -55,6 +55,8 @@ namespace multiprocessing::detail {
 ///     gets `lock` completes it before anything else, and knows by the ticket whether the heir has
 ///     it.
 /// K5  killed anywhere else under `lock`: each store leaves the table whole.
+/// K6  stopped under `lock`: a wait with a timeout ends without it. Who has a place leaves it as it
+///     is, as if he had died there: K1, K2.
 template <compiled = compiled::when_used>
 class condition_state {
 public:
@@ -75,7 +77,8 @@ public:
     /// \throws what both throw; Error if too many wait
     template <class Release, class Acquire>
     bool wait(deadline until, Release release, Acquire acquire, duration patience = look_again) {
-        queued in(*this);
+        queued in(*this, until);
+        if (!in) return false;
         release();
         const bool told = in.sleep(until, patience);
         acquire();
@@ -127,30 +130,37 @@ private:
     /// Holds `lock`.
     class table {
     public:
-        explicit table(condition_state& of) : of_(of) {
+        explicit table(condition_state& of, deadline until = deadline::never()) : of_(of) {
             bool died = false;
-            of_.lock_.lock(deadline::never(), look_again, &died);
+            locked_ = of_.lock_.lock(until, look_again, &died);
             if (died) of_.hand_on();  // K4
         }
         table(const table&) = delete;
         table& operator=(const table&) = delete;
-        ~table() { of_.lock_.unlock(); }
+        ~table() {
+            if (locked_) of_.lock_.unlock();
+        }
+        explicit operator bool() const noexcept { return locked_; }
 
     private:
         condition_state& of_;
+        bool locked_;
     };
 
     /// The caller's place in the queue.
     class queued {
     public:
-        explicit queued(condition_state& of) : of_(of), me_(of.enqueue()) {}
+        queued(condition_state& of, deadline until) : of_(of), me_(of.enqueue(until)) {}
         queued(const queued&) = delete;
         queued& operator=(const queued&) = delete;
         ~queued() {
+            if (!me_) return;
             if (!over_) withdraw();  // by an exception
-            me_.word.store(nobody, std::memory_order_release);
-            me_.there.get_up();
+            if (!as_dead_) me_->word.store(nobody, std::memory_order_release);
+            me_->there.get_up();
         }
+        /// \return false if it got none in time
+        explicit operator bool() const noexcept { return me_ != nullptr; }
 
         bool sleep(deadline until, duration patience) {
             const bool woken = sleep_until(until, patience);
@@ -162,39 +172,46 @@ private:
         bool sleep_until(deadline until, duration patience) {
             for (deadline look = deadline::after(patience);;) {
                 const deadline slice = deadline::earlier(until, look);
-                if (!slice.passed()) futex_wait(me_.word, waiting, slice);
+                if (!slice.passed()) futex_wait(me_->word, waiting, slice);
                 if (is_notified()) return true;
                 if (!slice.passed()) continue;  // signals put no look off
-                const table in(of_);
-                of_.hand_on();  // K2
+                const table in(of_, deadline::after(moment));
+                if (in) of_.hand_on();  // K2
                 if (is_notified()) return true;
                 if (until.passed()) {
-                    me_.word.store(nobody, std::memory_order_relaxed);  // the lock orders it
+                    if (in)
+                        me_->word.store(nobody, std::memory_order_relaxed);  // the lock orders it
+                    else
+                        as_dead_ = true;  // K6
                     return false;
                 }
                 look = deadline::after(patience);
             }
         }
 
-        bool is_notified() const noexcept { return is_told(me_); }
+        bool is_notified() const noexcept { return is_told(*me_); }
         void withdraw() noexcept {
             try {
-                const table in(of_);
-                if (is_notified())
-                    of_.pass(me_);
+                const table in(of_, deadline::after(moment));
+                if (!in)
+                    as_dead_ = true;  // K6
+                else if (is_notified())
+                    of_.pass(*me_);
                 else
-                    me_.word.store(nobody, std::memory_order_relaxed);  // the lock orders it
+                    me_->word.store(nobody, std::memory_order_relaxed);  // the lock orders it
             } catch (const Error&) {  // the lock is damaged: so be it
             }
         }
 
         condition_state& of_;
-        bool over_ = false;
-        waiter& me_;
+        bool over_ = false, as_dead_ = false;
+        waiter* const me_;
     };
 
-    waiter& enqueue() {
-        const table in(*this);
+    /// \return null if the deadline came first
+    waiter* enqueue(deadline until) {
+        const table in(*this, with_a_moment(until));
+        if (!in) return nullptr;
         for (const bool also_dead : {false, true})
             for (std::size_t i = 0; i < waiters_.size(); ++i) {
                 waiter& one = waiters_[i];
@@ -206,7 +223,7 @@ private:
                 if (i >= top_.load(std::memory_order_relaxed))  // the lock
                     top_.store(static_cast<std::uint32_t>(i) + 1, std::memory_order_relaxed);
                 one.word.store(waiting, std::memory_order_release);
-                return one;
+                return &one;
             }
         throw Error("wait: 1,024 threads wait for the condition already");
     }

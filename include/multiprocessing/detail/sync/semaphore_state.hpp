@@ -71,6 +71,7 @@ static_assert(sizeof(unit_holder) == 16 && std::is_standard_layout_v<unit_holder
 ///     recounts; those that wait do so after `look_again`.
 /// K5  a process that had units of a robust one ended: whoever finds none free looks who is dead,
 ///     when it begins to wait and each `look_again`; their units are free then.
+/// K6  stopped with `books`: an acquire with a timeout ends without a unit.
 template <compiled When = compiled::when_used>
 class semaphore_state {
 public:
@@ -89,8 +90,8 @@ public:
 
     /// \return false if the deadline came first
     bool acquire(deadline until, ledger holders, duration patience = look_again) {
-        if (take(holders)) return true;
-        if (!holders.empty() && give_back_of_dead(holders) && take(holders)) return true;
+        if (take(until, holders)) return true;
+        if (!holders.empty() && give_back_of_dead(holders) && take(until, holders)) return true;
         return !until.is_at_once() && wait(until, holders, patience);
     }
 
@@ -120,7 +121,9 @@ private:
     static constexpr std::uint32_t sleeper = 1;
     static constexpr std::size_t few = std::size_t{1} << 20;
 
-    bool take(ledger holders) { return holders.empty() ? take_unit() : take_noted(holders); }
+    bool take(deadline until, ledger holders) {
+        return holders.empty() ? take_unit() : take_noted(until, holders);
+    }
 
     bool take_unit() noexcept {
         std::uint32_t now = word_.load(std::memory_order_relaxed);  // the exchange checks it
@@ -137,14 +140,14 @@ private:
             if (room.try_lock(room_) ||
                 room.lock(room_, deadline::earlier(until, deadline::after(patience)), patience))
                 return wait_inside(until, holders, patience);
-            if (take(holders)) return true;
+            if (take(until, holders)) return true;
             if (until.passed()) return false;
             if (!holders.empty()) give_back_of_dead(holders);
         }
     }
     bool wait_inside(deadline until, ledger holders, duration patience) {
         for (deadline look = deadline::after(patience);;) {
-            if (take(holders)) {
+            if (take(until, holders)) {
                 word_.fetch_and(~sleeper, std::memory_order_relaxed);  // none: this was the one
                 return true;
             }
@@ -194,17 +197,22 @@ private:
     /// The ledger's lock, with I3 made good.
     class accounts {
     public:
-        accounts(semaphore_state& of, ledger holders) : of_(of) {
+        accounts(semaphore_state& of, ledger holders, deadline until = deadline::never())
+            : of_(of) {
             bool died = false;
-            of_.books_.lock(deadline::never(), look_again, &died);
+            locked_ = of_.books_.lock(until, look_again, &died);
             if (died) of_.recount(holders);
         }
         accounts(const accounts&) = delete;
         accounts& operator=(const accounts&) = delete;
-        ~accounts() { of_.books_.unlock(); }
+        ~accounts() {
+            if (locked_) of_.books_.unlock();
+        }
+        explicit operator bool() const noexcept { return locked_; }
 
     private:
         semaphore_state& of_;
+        bool locked_;
     };
 
     void recount(ledger holders) noexcept {
@@ -243,9 +251,10 @@ private:
         return free;
     }
 
-    bool take_noted(ledger holders) {
+    bool take_noted(deadline until, ledger holders) {
         if (word_.load(std::memory_order_relaxed) >> 1 == 0) return false;  // looked at again below
-        const accounts in(*this, holders);
+        const accounts in(*this, holders, with_a_moment(until));
+        if (!in) return false;                                              // K6
         if (word_.load(std::memory_order_acquire) >> 1 == 0) return false;  // (B)
         unit_holder& mine = *entry(holders, true);
         mine.units.store(mine.units.load(std::memory_order_relaxed) + 1,
@@ -267,7 +276,8 @@ private:
     }
     /// \return whether there were any
     bool give_back_of_dead(ledger holders) {
-        const accounts in(*this, holders);
+        const accounts in(*this, holders, deadline::after(moment));
+        if (!in) return false;  // the next one who looks
         const auto self = static_cast<std::uint32_t>(this_pid());
         bool found = false;
         for (unit_holder& one : used(holders)) {
