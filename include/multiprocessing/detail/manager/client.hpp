@@ -175,7 +175,7 @@ private:
     R answer(manager_wire<>& wire, std::uint32_t number) {
         for (;;) {
             receive_buffer<> buffer;
-            reception in_hand;
+            reception<> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_reply>(bytes);
             if (head.number != number) continue;  // of one that was not waited for to the end
@@ -503,7 +503,7 @@ private:
         };
         auto one = std::make_unique<loan>(loan{reference_, reference_->lend()});
         const std::uint64_t token = one->token;
-        if (loans::watch(
+        if (loans<>::watch(
                 [](void* lent, bool sent, const void*) noexcept {
                     const std::unique_ptr<loan> mine(static_cast<loan*>(lent));
                     if (!sent) mine->of->take_back(mine->token);

@@ -304,7 +304,7 @@ private:
         try {
             while (wire.poll(options_.idle_timeout)) {
                 receive_buffer<> buffer;
-                reception in_hand;
+                reception<> in_hand;
                 auto bytes = wire.take(buffer, in_hand);
                 const auto head = take_head<served_question>(bytes);
                 try {
@@ -384,7 +384,7 @@ public:
         try {
             wire->post(head, args...);
             receive_buffer<> buffer;
-            reception in_hand;
+            reception<> in_hand;
             auto bytes = wire->take(buffer, in_hand);
             const auto front = take_head<served_answer>(bytes);
             struct at_return {

@@ -479,7 +479,7 @@ private:
         }
         try {
             receive_buffer<> buffer;
-            reception in_hand;
+            reception<> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_request>(bytes);
             if (head.op == static_cast<std::uint32_t>(manager_op::open_session))
@@ -512,7 +512,7 @@ private:
         wire.post(manager_reply{first.number, 0}, mine->number);
         for (;;) {
             receive_buffer<> buffer;
-            reception in_hand;
+            reception<> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_request>(bytes);
             try {
@@ -565,7 +565,7 @@ private:
         wire.post(manager_reply{first.number, 0});
         for (;;) {
             receive_buffer<> buffer;
-            reception in_hand;
+            reception<> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_request>(bytes);
             try {

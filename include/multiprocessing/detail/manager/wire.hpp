@@ -88,7 +88,7 @@ public:
     /// Waits for a message.
     /// \param in_hand  lives until it is decoded
     /// \throws peer_gone; std::bad_alloc: it stays then; OsError
-    std::span<const std::byte> take(receive_buffer<>& buffer, reception& in_hand) {
+    std::span<const std::byte> take(receive_buffer<>& buffer, reception<>& in_hand) {
         std::span<const std::byte> taken;
         try {
             const auto visit = [&](std::uint64_t what, std::span<const std::byte> bytes) {

@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/shm/region.hpp>
 
@@ -35,7 +36,10 @@ inline namespace abi_1 {
 /// message may name this process's descriptor; swept at each further use. At most 1,024 are kept,
 /// and at most a quarter of the descriptors that this process may have: then the oldest goes. A
 /// forked child keeps none: they name its parent's descriptors.
+template <compiled When = compiled::when_used>
 class MP_EXPORT region_table {
+    using region = later<When, detail::region>;
+
 public:
     /// Makes a newly created region known.
     template <class Object>
@@ -43,7 +47,7 @@ public:
         std::list<region> dropped;  // unmapped after the lock is released
         const std::lock_guard lock(process_identity::get().tables);
         dropped = get().sweep();
-        return get().insert<Object>(std::move(made));
+        return get().template insert<Object>(std::move(made));
     }
 
     /// The object of a received handle: the one that is here, else a newly opened one.
@@ -81,11 +85,11 @@ public:
                     check(it->header().kind, kind, what);
                     region back = std::move(*it);
                     table.lent_.erase(it);
-                    auto object = table.insert<Object>(std::move(back));
+                    auto object = table.template insert<Object>(std::move(back));
                     object->memory().note_opened();
                     return object;
                 }
-            auto object = table.insert<Object>(opened());
+            auto object = table.template insert<Object>(opened());
             object->memory().note_opened();
             return object;
         }
