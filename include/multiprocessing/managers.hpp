@@ -56,6 +56,7 @@ struct ManagerOptions {
 namespace detail {
 
 /// Makes a condition with a lock of the same manager.
+template <compiled = compiled::when_used>
 struct condition_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
@@ -217,8 +218,8 @@ private:
         const auto object = by->template ask<std::uint64_t>(manager_op::create, 0, how, args...);
         return P(std::make_shared<manager_reference<>>(contact_, object, std::move(by)));
     }
-    ConditionProxy condition_with(const proxy_base& lock) {
-        return made<ConditionProxy>(reference_to<condition_thunk>(), proxy_access::object(lock));
+    ConditionProxy condition_with(const proxy_base<>& lock) {
+        return made<ConditionProxy>(reference_to<condition_thunk<>>(), proxy_access::object(lock));
     }
 
     static std::string name_or(std::string name) {

@@ -232,6 +232,7 @@ private:
 /// I1  Who makes something available wakes as many as can have it. Who was woken and does not take
 ///     it (its client is gone, it was late) wakes the next one.
 /// I2  A newcomer may be faster than who was woken: that one keeps its place in front.
+template <compiled = compiled::when_used>
 class waiting_line {
     struct place {
         manager_caller<>* who;

@@ -399,6 +399,7 @@ private:
 };
 
 /// What proxies are made of: a value, whose copies share one reference.
+template <compiled = compiled::when_used>
 class proxy_base {
 public:
     using mp_handle_tag = void;
@@ -519,7 +520,10 @@ private:
 
 /// For the manager itself.
 struct proxy_access {
-    static std::uint64_t object(const proxy_base& of) { return of.reference().object(); }
+    template <compiled When>
+    static std::uint64_t object(const proxy_base<When>& of) {
+        return of.reference().object();
+    }
 };
 
 }  // namespace multiprocessing::detail

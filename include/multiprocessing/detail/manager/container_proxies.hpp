@@ -273,30 +273,43 @@ public:
     std::default_sentinel_t end() const noexcept { return {}; }
 };
 
-/// Values of any Sendable types by name: `ns.set("x", 1); ns.get<int>("x")`.
-class NamespaceProxy : public detail::proxy_of<detail::hosted_namespace<>> {
-    using names_type = detail::hosted_namespace<>;
-    using base = detail::proxy_of<names_type>;
+namespace detail {
+
+template <compiled When = compiled::when_used>
+class namespace_proxy : public proxy_of<hosted_namespace<When>> {
+    using names_type = hosted_namespace<When>;
+    using base = proxy_of<names_type>;
 
 public:
-    NamespaceProxy() = default;
+    namespace_proxy() = default;
     using base::base;
 
     template <class T>
     void set(const std::string& name, const T& value) const {
-        using kept = detail::sent_as<const T&>;
-        call<&names_type::template set<kept>>(name, kept(value));
+        using kept = sent_as<const T&>;
+        this->template call<&names_type::template set<kept>>(name, kept(value));
     }
     /// \throws std::out_of_range if there is none, as Python's AttributeError; SerializationError
     ///     if it is of another type
     template <class T>
     T get(const std::string& name) const {
-        return call<&names_type::template get<T>>(name);
+        return this->template call<&names_type::template get<T>>(name);
     }
-    bool contains(const std::string& name) const { return call<&names_type::contains>(name); }
+    bool contains(const std::string& name) const {
+        return this->template call<&names_type::contains>(name);
+    }
     /// \throws std::out_of_range
-    void erase(const std::string& name) const { call<&names_type::erase>(name); }
-    std::vector<std::string> names() const { return call<&names_type::names>(); }
+    void erase(const std::string& name) const { this->template call<&names_type::erase>(name); }
+    std::vector<std::string> names() const { return this->template call<&names_type::names>(); }
+};
+
+}  // namespace detail
+
+/// Values of any Sendable types by name: `ns.set("x", 1); ns.get<int>("x")`.
+class NamespaceProxy : public detail::namespace_proxy<> {
+public:
+    NamespaceProxy() = default;
+    using namespace_proxy::namespace_proxy;
 };
 
 }  // namespace multiprocessing

@@ -150,7 +150,7 @@ private:
         std::mutex mutex;  // guards the rest
         std::map<std::uint64_t, AsyncResult<R>> results;
         std::set<std::uint64_t> ended;
-        waiting_line line;
+        waiting_line<> line;
     };
 
     const bool in_order_;
@@ -362,32 +362,32 @@ private:
     std::exception_ptr error_, late_;
 };
 
-/// A Pool in a manager's server: the calls of Pool, for any process that has the proxy. Callables
-/// and arguments as there. Callbacks and progress would run in the server, so there are none;
-/// apply_async and map_async return proxies. The last proxy gone terminates the pool.
-class PoolProxy : public detail::proxy_of<detail::hosted_pool<>> {
-    using pool = detail::hosted_pool<>;
+namespace detail {
+
+template <compiled When = compiled::when_used>
+class pool_proxy : public proxy_of<hosted_pool<When>> {
+    using pool = hosted_pool<When>;
     template <bool Star, class F, class Range>
-    using result_of = detail::item_result_t<Star, F, detail::item_of<Range>>;
+    using result_of = item_result_t<Star, F, item_of<Range>>;
 
 public:
-    PoolProxy() = default;
-    using proxy_of::proxy_of;
+    pool_proxy() = default;
+    using proxy_of<hosted_pool<When>>::proxy_of;
 
     template <class F, class... Args>
     auto apply(F callable, const Args&... args) const {
-        using R = detail::task_result_t<F, std::decay_t<const Args&>...>;
-        if constexpr (!detail::check_call<F, std::decay_t<const Args&>...>())
-            return detail::refused_as<R>();
+        using R = task_result_t<F, std::decay_t<const Args&>...>;
+        if constexpr (!check_call<F, std::decay_t<const Args&>...>())
+            return refused_as<R>();
         else
-            return this->template ask<detail::pool_apply_thunk<F, std::decay_t<const Args&>...>, R>(
-                detail::bound_call<F>(std::move(callable)),
+            return this->template ask<pool_apply_thunk<F, std::decay_t<const Args&>...>, R>(
+                bound_call<F>(std::move(callable)),
                 static_cast<const std::decay_t<const Args&>&>(args)...);
     }
 
     template <class F, class... Args>
-    requires(!detail::is_task_options<std::decay_t<F>>) auto apply_async(
-        F callable, const Args&... args) const {
+    requires(!is_task_options<std::decay_t<F>>) auto apply_async(F callable,
+                                                                 const Args&... args) const {
         return start<F>(std::optional<duration>(), std::move(callable), args...);
     }
     /// \throws Error if the options have a callback
@@ -401,40 +401,40 @@ public:
         return start<F>(options.timeout, std::move(callable), args...);
     }
 
-    template <class F, detail::input_range Range>
+    template <class F, input_range Range>
     auto map(F callable, Range&& range, const MapOptions& options = {}) const {
         return map_now<false>(std::move(callable), range, options);
     }
-    template <class F, detail::input_range Range>
+    template <class F, input_range Range>
     auto starmap(F callable, Range&& range, const MapOptions& options = {}) const {
         return map_now<true>(std::move(callable), range, options);
     }
-    template <class F, detail::input_range Range>
+    template <class F, input_range Range>
     auto map_async(F callable, Range&& range, const MapOptions& options = {}) const {
         return map_later<false>(std::move(callable), range, options);
     }
-    template <class F, detail::input_range Range>
+    template <class F, input_range Range>
     auto starmap_async(F callable, Range&& range, const MapOptions& options = {}) const {
         return map_later<true>(std::move(callable), range, options);
     }
 
     /// The input is read while results are consumed; an lvalue range must outlive them. One item a
     /// message.
-    template <class F, detail::input_range Range>
+    template <class F, input_range Range>
     auto imap(F callable, Range&& range, const MapOptions& options = {}) const {
         return results_of(true, std::move(callable), std::forward<Range>(range), options);
     }
-    template <class F, detail::input_range Range>
+    template <class F, input_range Range>
     auto imap_unordered(F callable, Range&& range, const MapOptions& options = {}) const {
         return results_of(false, std::move(callable), std::forward<Range>(range), options);
     }
 
-    void close() const { call<&pool::close>(); }
-    void terminate() const { call<&pool::terminate>(); }
-    void join() const { call<&pool::join>(); }
-    std::size_t processes() const { return call<&pool::processes>(); }
-    std::vector<pid_t> worker_pids() const { return call<&pool::worker_pids>(); }
-    PoolStats stats() const { return call<&pool::stats>(); }
+    void close() const { this->template call<&pool::close>(); }
+    void terminate() const { this->template call<&pool::terminate>(); }
+    void join() const { this->template call<&pool::join>(); }
+    std::size_t processes() const { return this->template call<&pool::processes>(); }
+    std::vector<pid_t> worker_pids() const { return this->template call<&pool::worker_pids>(); }
+    PoolStats stats() const { return this->template call<&pool::stats>(); }
 
 private:
     template <class Thunk, class P, class... Args>
@@ -444,36 +444,36 @@ private:
 
     template <class F, class... Args>
     auto start(std::optional<duration> timeout, F callable, const Args&... args) const {
-        using R = detail::task_result_t<F, std::decay_t<const Args&>...>;
-        if constexpr (!detail::check_call<F, std::decay_t<const Args&>...>())
-            return detail::refused_as<AsyncResultProxy<R>>();
+        using R = task_result_t<F, std::decay_t<const Args&>...>;
+        if constexpr (!check_call<F, std::decay_t<const Args&>...>())
+            return refused_as<AsyncResultProxy<R>>();
         else
-            return make<detail::pool_apply_async_thunk<F, std::decay_t<const Args&>...>,
+            return make<pool_apply_async_thunk<F, std::decay_t<const Args&>...>,
                         AsyncResultProxy<R>>(
-                detail::bound_call<F>(std::move(callable)), timeout,
+                bound_call<F>(std::move(callable)), timeout,
                 static_cast<const std::decay_t<const Args&>&>(args)...);
     }
     template <bool Star, class F, class Range>
     auto map_now(F callable, Range& range, const MapOptions& options) const {
-        using item = detail::item_of<Range>;
-        using M = detail::map_result<result_of<Star, F, Range>>;
-        if constexpr (!detail::item_result<Star, F, item>::check())
-            return detail::refused_as<M>();
+        using item = item_of<Range>;
+        using M = map_result<result_of<Star, F, Range>>;
+        if constexpr (!item_result<Star, F, item>::check())
+            return refused_as<M>();
         else
-            return this->template ask<detail::pool_map_thunk<Star, F, item>, M>(
-                detail::bound_call<F>(std::move(callable)), collect<item>(range),
-                detail::sent_map_options::of(options));
+            return this->template ask<pool_map_thunk<Star, F, item>, M>(
+                bound_call<F>(std::move(callable)), collect<item>(range),
+                sent_map_options::of(options));
     }
     template <bool Star, class F, class Range>
     auto map_later(F callable, Range& range, const MapOptions& options) const {
-        using item = detail::item_of<Range>;
-        using M = detail::map_result<result_of<Star, F, Range>>;
-        if constexpr (!detail::item_result<Star, F, item>::check())
-            return detail::refused_as<AsyncResultProxy<M>>();
+        using item = item_of<Range>;
+        using M = map_result<result_of<Star, F, Range>>;
+        if constexpr (!item_result<Star, F, item>::check())
+            return refused_as<AsyncResultProxy<M>>();
         else
-            return make<detail::pool_map_async_thunk<Star, F, item>, AsyncResultProxy<M>>(
-                detail::bound_call<F>(std::move(callable)), collect<item>(range),
-                detail::sent_map_options::of(options));
+            return make<pool_map_async_thunk<Star, F, item>, AsyncResultProxy<M>>(
+                bound_call<F>(std::move(callable)), collect<item>(range),
+                sent_map_options::of(options));
     }
     template <class Item, class Range>
     static std::vector<Item> collect(Range& range) {
@@ -484,26 +484,24 @@ private:
 
     template <class F, class Range>
     auto results_of(bool in_order, F callable, Range&& range, const MapOptions& options) const {
-        using item = detail::item_of<Range>;
+        using item = item_of<Range>;
         using R = result_of<false, F, Range>;
-        if constexpr (!detail::item_result<false, F, item>::check()) {
-            return detail::refused_as<ImapResults<R>>();
+        if constexpr (!item_result<false, F, item>::check()) {
+            return refused_as<ImapResults<R>>();
         } else {
-            auto held = std::make_shared<detail::held_range<Range>>(std::forward<Range>(range));
-            auto to = detail::imap_proxy<R>(
-                this->template ask_to_create<detail::create_thunk<detail::hosted_imap<R>, bool>>(
-                    in_order));
-            auto feed = [self = *this, to, held,
-                         callable = detail::bound_call<F>(std::move(callable)),
-                         at = std::optional<detail::iterator_of<Range>>()]() mutable {
+            auto held = std::make_shared<held_range<Range>>(std::forward<Range>(range));
+            auto to = imap_proxy<R>(
+                this->template ask_to_create<create_thunk<hosted_imap<R>, bool>>(in_order));
+            auto feed = [self = *this, to, held, callable = bound_call<F>(std::move(callable)),
+                         at = std::optional<iterator_of<Range>>()]() mutable {
                 if (at)
                     ++*at;
                 else
                     at.emplace(std::ranges::begin(held->get()));
                 if (*at == std::ranges::end(held->get())) return false;
                 const item each = **at;
-                self.template ask<detail::pool_submit_thunk<F, item>, void>(
-                    detail::proxy_access::object(to), callable, each);
+                self.template ask<pool_submit_thunk<F, item>, void>(proxy_access::object(to),
+                                                                    callable, each);
                 return true;
             };
             const std::size_t window =
@@ -511,6 +509,17 @@ private:
             return ImapResultsProxy<R, decltype(feed)>(std::move(to), std::move(feed), window);
         }
     }
+};
+
+}  // namespace detail
+
+/// A Pool in a manager's server: the calls of Pool, for any process that has the proxy. Callables
+/// and arguments as there. Callbacks and progress would run in the server, so there are none;
+/// apply_async and map_async return proxies. The last proxy gone terminates the pool.
+class PoolProxy : public detail::pool_proxy<> {
+public:
+    PoolProxy() = default;
+    using pool_proxy::pool_proxy;
 };
 
 }  // namespace multiprocessing

@@ -136,34 +136,45 @@ public:
     using lock_proxy::lock_proxy;
 };
 
-/// Semaphore and BoundedSemaphore: units belong to nobody.
-class SemaphoreProxy : public detail::proxy_of<detail::hosted_semaphore<>>,
-                       public detail::lockable<SemaphoreProxy> {
-    using semaphore = detail::hosted_semaphore<>;
+namespace detail {
+
+template <compiled When = compiled::when_used>
+class semaphore_proxy : public proxy_of<hosted_semaphore<When>>,
+                        public lockable<semaphore_proxy<When>> {
+    using semaphore = hosted_semaphore<When>;
 
 public:
-    SemaphoreProxy() = default;
-    using proxy_of::proxy_of;
+    semaphore_proxy() = default;
+    using proxy_of<hosted_semaphore<When>>::proxy_of;
 
-    bool try_acquire() const { return take(detail::deadline::at_once()); }
+    bool try_acquire() const { return take(deadline::at_once()); }
     template <class Rep, class Period>
     bool try_acquire_for(std::chrono::duration<Rep, Period> timeout) const {
-        return take(detail::deadline_after(timeout));
+        return take(deadline_after(timeout));
     }
     template <class Clock, class Duration>
     bool try_acquire_until(std::chrono::time_point<Clock, Duration> end) const {
-        return take(detail::deadline_at(end));
+        return take(deadline_at(end));
     }
-    void release(std::size_t units = 1) const { call<&semaphore::release>(units); }
-    std::size_t value() const { return call<&semaphore::value>(); }
+    void release(std::size_t units = 1) const { this->template call<&semaphore::release>(units); }
+    std::size_t value() const { return this->template call<&semaphore::value>(); }
     bool locked() const { return value() == 0; }
 
 private:
-    friend lockable;
-    bool take(detail::deadline until) const {
-        return call<&semaphore::acquire>(detail::left_until(until));
+    friend lockable<semaphore_proxy>;
+    bool take(deadline until) const {
+        return this->template call<&semaphore::acquire>(left_until(until));
     }
     void give() const { release(); }
+};
+
+}  // namespace detail
+
+/// Semaphore and BoundedSemaphore: units belong to nobody.
+class SemaphoreProxy : public detail::semaphore_proxy<> {
+public:
+    SemaphoreProxy() = default;
+    using semaphore_proxy::semaphore_proxy;
 };
 class BoundedSemaphoreProxy : public SemaphoreProxy {
 public:
@@ -171,26 +182,26 @@ public:
     using SemaphoreProxy::SemaphoreProxy;
 };
 
-/// As Condition, with an RLock of its own or the lock that it was made with. A predicate is asked
-/// in the process that waits.
-class ConditionProxy : public detail::lock_proxy<detail::hosted_condition<>, ConditionProxy> {
-    using condition = detail::hosted_condition<>;
-    using deadline = detail::deadline;
+namespace detail {
+
+template <compiled When = compiled::when_used>
+class condition_proxy : public lock_proxy<hosted_condition<When>, condition_proxy<When>> {
+    using condition = hosted_condition<When>;
 
 public:
-    ConditionProxy() = default;
-    using lock_proxy::lock_proxy;
+    condition_proxy() = default;
+    using lock_proxy<hosted_condition<When>, condition_proxy>::lock_proxy;
 
     /// \throws ProcessError if this thread does not hold the lock; AbandonedLock, with the lock
     bool wait() const { return wait_until_deadline(deadline::never()); }
     /// \return false if the timeout ended before a notify; the lock is held again then, too
     template <class Rep, class Period>
     bool wait(std::chrono::duration<Rep, Period> timeout) const {
-        return wait_until_deadline(detail::deadline_after(timeout));
+        return wait_until_deadline(deadline_after(timeout));
     }
     template <class Clock, class Duration>
     bool wait_until(std::chrono::time_point<Clock, Duration> end) const {
-        return wait_until_deadline(detail::deadline_at(end));
+        return wait_until_deadline(deadline_at(end));
     }
     /// Until the predicate is true. \return its last value
     template <std::predicate Predicate>
@@ -199,7 +210,7 @@ public:
     }
     template <std::predicate Predicate, class Rep, class Period>
     bool wait_for(Predicate predicate, std::chrono::duration<Rep, Period> timeout) const {
-        return wait_for_true(detail::deadline_after(timeout), predicate);
+        return wait_for_true(deadline_after(timeout), predicate);
     }
 
     // The same with a guard that holds the condition, or the lock that it was made with.
@@ -210,7 +221,7 @@ public:
     }
     template <class L, class Rep, class Period>
     bool wait(std::unique_lock<L>& guard, std::chrono::duration<Rep, Period> timeout) const {
-        return wait_guarded(guard, detail::deadline_after(timeout));
+        return wait_guarded(guard, deadline_after(timeout));
     }
     template <class L, std::predicate Predicate>
     void wait(std::unique_lock<L>& guard, Predicate predicate) const {
@@ -219,24 +230,24 @@ public:
     }
     template <class L, class Rep, class Period>
     bool wait_for(std::unique_lock<L>& guard, std::chrono::duration<Rep, Period> timeout) const {
-        return wait_guarded(guard, detail::deadline_after(timeout));
+        return wait_guarded(guard, deadline_after(timeout));
     }
     template <class L, class Rep, class Period, std::predicate Predicate>
     bool wait_for(std::unique_lock<L>& guard, std::chrono::duration<Rep, Period> timeout,
                   Predicate predicate) const {
         require_owner(guard);
-        return wait_for_true(detail::deadline_after(timeout), predicate);
+        return wait_for_true(deadline_after(timeout), predicate);
     }
 
     /// Wakes exactly n of those that wait, the oldest, or all if they are fewer. Does not need the
     /// lock.
-    void notify(std::size_t n = 1) const { call<&condition::notify>(n); }
+    void notify(std::size_t n = 1) const { this->template call<&condition::notify>(n); }
     void notify_one() const { notify(1); }
     void notify_all() const { notify(static_cast<std::size_t>(-1)); }
 
 private:
     bool wait_until_deadline(deadline until) const {
-        return call<&condition::wait>(detail::left_until(until));
+        return this->template call<&condition::wait>(left_until(until));
     }
     template <class Predicate>
     bool wait_for_true(deadline until, Predicate& predicate) const {
@@ -246,7 +257,7 @@ private:
     }
     template <class L>
     static void require_owner(const std::unique_lock<L>& guard) {
-        static_assert(std::is_base_of_v<detail::proxy_base, L>,
+        static_assert(std::is_base_of_v<proxy_base<>, L>,
                       "multiprocessing: the guard of a manager's Condition holds the condition, or "
                       "the proxy of the lock that it was made with");
         if (!guard.owns_lock()) throw ProcessError("wait: the guard does not hold its lock");
@@ -258,50 +269,85 @@ private:
     }
 };
 
-class EventProxy : public detail::proxy_of<detail::hosted_event<>> {
-    using event = detail::hosted_event<>;
+}  // namespace detail
+
+/// As Condition, with an RLock of its own or the lock that it was made with. A predicate is asked
+/// in the process that waits.
+class ConditionProxy : public detail::condition_proxy<> {
+public:
+    ConditionProxy() = default;
+    using condition_proxy::condition_proxy;
+};
+
+namespace detail {
+
+template <compiled When = compiled::when_used>
+class event_proxy : public proxy_of<hosted_event<When>> {
+    using event = hosted_event<When>;
 
 public:
-    EventProxy() = default;
-    using proxy_of::proxy_of;
+    event_proxy() = default;
+    using proxy_of<hosted_event<When>>::proxy_of;
 
-    void set() const { call<&event::set>(); }
-    void clear() const { call<&event::clear>(); }
-    bool is_set() const { return call<&event::is_set>(); }
-    bool wait() const { return call<&event::wait>(duration::max()); }
+    void set() const { this->template call<&event::set>(); }
+    void clear() const { this->template call<&event::clear>(); }
+    bool is_set() const { return this->template call<&event::is_set>(); }
+    bool wait() const { return this->template call<&event::wait>(duration::max()); }
     template <class Rep, class Period>
     bool wait(std::chrono::duration<Rep, Period> timeout) const {
-        return call<&event::wait>(detail::to_nanoseconds(timeout));
+        return this->template call<&event::wait>(to_nanoseconds(timeout));
     }
     template <class Clock, class Duration>
     bool wait_until(std::chrono::time_point<Clock, Duration> end) const {
-        return call<&event::wait>(detail::left_until(detail::deadline_at(end)));
+        return this->template call<&event::wait>(left_until(deadline_at(end)));
     }
 };
 
-/// As Barrier, without an action. A party that dies while it waits breaks it, at once.
-class BarrierProxy : public detail::proxy_of<detail::hosted_barrier<>> {
-    using barrier = detail::hosted_barrier<>;
+}  // namespace detail
+
+class EventProxy : public detail::event_proxy<> {
+public:
+    EventProxy() = default;
+    using event_proxy::event_proxy;
+};
+
+namespace detail {
+
+template <compiled When = compiled::when_used>
+class barrier_proxy : public proxy_of<hosted_barrier<When>> {
+    using barrier = hosted_barrier<When>;
 
 public:
-    BarrierProxy() = default;
-    using proxy_of::proxy_of;
+    barrier_proxy() = default;
+    using proxy_of<hosted_barrier<When>>::proxy_of;
 
-    std::size_t wait() const { return call<&barrier::wait>(std::optional<duration>()); }
+    std::size_t wait() const {
+        return this->template call<&barrier::wait>(std::optional<duration>());
+    }
     template <class Rep, class Period>
     std::size_t wait(std::chrono::duration<Rep, Period> timeout) const {
-        return call<&barrier::wait>(std::optional<duration>(detail::to_nanoseconds(timeout)));
+        return this->template call<&barrier::wait>(
+            std::optional<duration>(to_nanoseconds(timeout)));
     }
     template <class Clock, class Duration>
     std::size_t wait_until(std::chrono::time_point<Clock, Duration> end) const {
-        return call<&barrier::wait>(
-            std::optional<duration>(detail::left_until(detail::deadline_at(end))));
+        return this->template call<&barrier::wait>(
+            std::optional<duration>(left_until(deadline_at(end))));
     }
-    void reset() const { call<&barrier::reset>(); }
-    void abort() const { call<&barrier::abort>(); }
-    bool broken() const { return call<&barrier::broken>(); }
-    std::size_t parties() const { return call<&barrier::parties>(); }
-    std::size_t n_waiting() const { return call<&barrier::n_waiting>(); }
+    void reset() const { this->template call<&barrier::reset>(); }
+    void abort() const { this->template call<&barrier::abort>(); }
+    bool broken() const { return this->template call<&barrier::broken>(); }
+    std::size_t parties() const { return this->template call<&barrier::parties>(); }
+    std::size_t n_waiting() const { return this->template call<&barrier::n_waiting>(); }
+};
+
+}  // namespace detail
+
+/// As Barrier, without an action. A party that dies while it waits breaks it, at once.
+class BarrierProxy : public detail::barrier_proxy<> {
+public:
+    BarrierProxy() = default;
+    using barrier_proxy::barrier_proxy;
 };
 
 /// One T, with a lock: `{ std::lock_guard guard(v); v.set(v.get() + 1); }`. T is Sendable.

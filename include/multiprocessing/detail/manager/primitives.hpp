@@ -87,7 +87,7 @@ private:
     std::deque<T> items_;
     std::size_t unfinished_ = 0;
     std::uint64_t times_done_ = 0;
-    waiting_line getters_, putters_, joiners_;
+    waiting_line<> getters_, putters_, joiners_;
 };
 
 /// Lock and RLock.
@@ -218,7 +218,7 @@ private:
     std::uint64_t owner_ = 0;   // number of a caller
     std::uint32_t depth_ = 0;
     bool abandoned_ = false;
-    waiting_line line_;
+    waiting_line<> line_;
 };
 
 /// Units belong to nobody.
@@ -259,7 +259,7 @@ private:
     const std::size_t most_;
     mutable std::mutex mutex_;  // guards the rest
     std::size_t units_;
-    waiting_line line_;
+    waiting_line<> line_;
 };
 
 template <compiled = compiled::when_used>
@@ -283,7 +283,7 @@ public:
         bool notified = false;
         try {
             notified =
-                line_.wait_for_turn(lock, deadline::after(timeout)) == waiting_line::turn::came;
+                line_.wait_for_turn(lock, deadline::after(timeout)) == waiting_line<>::turn::came;
         } catch (const ClosedError&) {
             lock.unlock();
             lock_->take_anyway(times);
@@ -306,7 +306,7 @@ public:
 private:
     const std::shared_ptr<hosted_lock<>> lock_;
     std::mutex mutex_;  // guards the line
-    waiting_line line_;
+    waiting_line<> line_;
 };
 
 template <compiled = compiled::when_used>
@@ -338,7 +338,7 @@ private:
     mutable std::mutex mutex_;  // guards the rest
     bool up_ = false;
     std::uint64_t times_ = 0;  // that it was raised
-    waiting_line line_;
+    waiting_line<> line_;
 };
 
 template <compiled = compiled::when_used>
@@ -423,7 +423,7 @@ private:
     const duration timeout_;
     mutable std::mutex mutex_;  // guards the rest
     std::shared_ptr<round> round_ = std::make_shared<round>();
-    waiting_line line_;
+    waiting_line<> line_;
 };
 
 /// Value and Array: elements, and an RLock that guards them if all agree on it.

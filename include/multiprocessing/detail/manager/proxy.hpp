@@ -41,15 +41,15 @@ consteval bool can_return() {
 
 /// A proxy with the calls.
 template <class T>
-class proxy_of : public proxy_base {
+class proxy_of : public proxy_base<> {
 public:
     using hosted_type = T;
 
     proxy_of() = default;
     explicit proxy_of(std::shared_ptr<manager_reference<>> of) noexcept
-        : proxy_base(std::move(of)) {}
+        : proxy_base<>(std::move(of)) {}
     explicit proxy_of(std::shared_ptr<const served_reference> of) noexcept
-        : proxy_base(std::move(of)) {}
+        : proxy_base<>(std::move(of)) {}
 
 protected:
     ~proxy_of() = default;
