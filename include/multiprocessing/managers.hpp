@@ -265,10 +265,12 @@ public:
     ~Manager() = default;
 };
 
-/// An object of another program, without its class.
-class AnyProxy {
+namespace detail {
+
+template <compiled When = compiled::when_used>
+class any_proxy {
 public:
-    explicit AnyProxy(std::shared_ptr<const detail::served_reference> of) noexcept
+    explicit any_proxy(std::shared_ptr<const served_reference<When>> of) noexcept
         : of_(std::move(of)) {}
 
     /// Calls a method by its name: `jobs.call<int>("add", x)`. The types of the arguments (a text
@@ -276,86 +278,86 @@ public:
     /// \throws Error, which names what is offered, if there is no such method; else as Proxy::call
     template <class R = void, class... Args>
     R call(std::string_view method, const Args&... args) const {
-        return of_->call<R, detail::sent_as<Args>...>(method, detail::sent_as<Args>(args)...);
+        return of_->template call<R, sent_as<Args>...>(method, sent_as<Args>(args)...);
     }
     /// Name of its class, as the server's program has it.
     const std::string& type() const noexcept { return of_->what().type; }
 
 private:
-    std::shared_ptr<const detail::served_reference> of_;
+    std::shared_ptr<const served_reference<When>> of_;
 };
 
-/// A server of another program, from outside. A value: copies share its connections.
-///
-/// Threads: any number may call at once, each over a connection of its own. Processes: a forked
-/// child opens its own.
-class RemoteManager {
+template <compiled When = compiled::when_used>
+class remote_manager {
+    using description = served_description<When>;
+    using keys = std::vector<std::pair<const void*, std::string>>;
+
 public:
     /// \param known  what this program has of the classes
-    RemoteManager(Address address, ClientOptions options, Registry known)
-        : client_(
-              std::make_shared<detail::served_client<>>(std::move(address), std::move(options))),
-          known_(std::make_shared<const Registry>(std::move(known))) {}
+    remote_manager(Address address, ClientOptions options, registry<When> known)
+        : client_(std::make_shared<served_client<When>>(std::move(address), std::move(options))),
+          known_(std::make_shared<const registry<When>>(std::move(known))) {}
 
     /// \throws Error if the server has no object of that name, or this program did not register
     ///     it as a T, or the server as another class; EndOfFile, TimeoutError as its calls
     template <class T>
     Proxy<T> get(std::string_view name) const {
-        auto found = find(name);
-        const std::string_view type = detail::type_name<T>();
-        for (const auto& known : detail::registry_access::types(*known_)) {
+        description found = find(name);
+        const std::string_view type = type_name<T>();
+        for (const auto& known : registry_access::types(*known_)) {
             if (known.name != name) continue;
             if (known.type != type || found.type != type)
                 throw Error("\"" + std::string(name) + "\" is a " + found.type +
                             ", and a proxy of " + std::string(type) + " was asked for");
-            std::vector<std::pair<const void*, std::string>> keys;
-            for (const auto& each : known.methods) keys.emplace_back(each.key, each.name);
-            return Proxy<T>(std::make_shared<const detail::served_reference>(
-                client_, std::move(found), std::move(keys)));
+            keys names;
+            for (const auto& each : known.methods) names.emplace_back(each.key, each.name);
+            return Proxy<T>(refer(std::move(found), std::move(names)));
         }
         throw Error("register_types() of this program has no \"" + std::string(name) +
                     "\"; get(name) without a class calls by name");
     }
-    AnyProxy get(std::string_view name) const {
-        return AnyProxy(std::make_shared<const detail::served_reference>(
-            client_, find(name), std::vector<std::pair<const void*, std::string>>()));
+    any_proxy<When> get(std::string_view name) const {
+        return any_proxy<When>(refer(find(name), keys()));
     }
 
 private:
-    detail::served_description find(std::string_view name) const {
-        return client_->ask<detail::served_description>(
-            {detail::served_question::describes, 0, 0, 0, 0}, 0, std::string(name));
+    auto refer(description what, keys names) const {
+        return std::make_shared<const served_reference<When>>(client_, std::move(what),
+                                                              std::move(names));
+    }
+    description find(std::string_view name) const {
+        return client_->template ask<description>({served_question::describes, 0, 0, 0, 0}, 0,
+                                                  std::string(name));
     }
 
-    std::shared_ptr<detail::served_client<>> client_;
-    std::shared_ptr<const Registry> known_;
+    std::shared_ptr<served_client<When>> client_;
+    std::shared_ptr<const registry<When>> known_;
 };
 
-/// A process that serves objects. It ends with this object, and with the process that made it.
-class ManagerServer {
+template <compiled When = compiled::when_used>
+class serving_process {
 public:
-    ManagerServer(Address address, ServeOptions options, Registry registry) {
+    serving_process(Address address, ServeOptions options, registry<When> types) {
         ListenerOptions listens;
         listens.authkey = options.authkey;
         listens.transport = options.transport;
         listens.login_timeout = options.login_timeout;
         listens.max_message = options.max_message;
         listens.unreachable_timeout = options.unreachable_timeout;
-        Listener listener(std::move(address), std::move(listens));
+        later<When, Listener> listener(std::move(address), std::move(listens));
         address_ = listener.address();
-        Pipe<> pipe;
+        later<When, Pipe<>> pipe;
         std::string name = options.name;
         if (name.empty()) {
             static constinit std::atomic<unsigned> made{0};
             name = "Server-" + std::to_string(made.fetch_add(1, std::memory_order_relaxed) + 1);
         }
-        process_ = std::make_unique<Process>(
+        process_ = std::make_unique<later<When, Process>>(
             ProcessOptions{.name = std::move(name), .daemon = true},
-            [registry = std::move(registry), options = std::move(options)](
-                Listener serves, Connection<> control) mutable {
+            [types = std::move(types), options = std::move(options)](Listener serves,
+                                                                     Connection<> control) mutable {
                 // Never destroyed: threads use it until the process has ended.
-                auto& server =
-                    *new detail::served_server<>(std::move(registry), std::move(options));
+                auto& server = *new served_server<When>(std::move(types), std::move(options));
                 server.run(std::move(serves), std::move(control));
                 ::_exit(0);
             },
@@ -363,9 +365,9 @@ public:
         process_->start();
         control_ = std::move(pipe.first);
     }
-    ManagerServer(ManagerServer&&) noexcept = default;
-    ManagerServer& operator=(ManagerServer&&) = delete;
-    ~ManagerServer() {
+    serving_process(serving_process&&) noexcept = default;
+    serving_process& operator=(serving_process&&) = delete;
+    ~serving_process() {
         try {
             shutdown();
         } catch (...) {  // a forked copy: the server is its parent's
@@ -396,9 +398,25 @@ public:
 
 private:
     Address address_;
-    Connection<> control_;
-    std::unique_ptr<Process> process_;
+    later<When, Connection<>> control_;
+    std::unique_ptr<later<When, Process>> process_;
 };
+
+}  // namespace detail
+
+/// An object of another program, without its class: what remote.get("name") gives.
+using AnyProxy = detail::any_proxy<>;
+
+/// A server of another program, from outside: what BaseManager::connect() gives. A value: copies
+/// share its connections.
+///
+/// Threads: any number may call at once, each over a connection of its own. Processes: a forked
+/// child opens its own.
+using RemoteManager = detail::remote_manager<>;
+
+/// A process that serves objects: what BaseManager::serve() gives. It ends with this object, and
+/// with the process that made it.
+using ManagerServer = detail::serving_process<>;
 
 /// Objects of a program that other programs call, on this host or another: derive from it, and say
 /// what is served.
@@ -414,20 +432,23 @@ private:
 /// what is registered can be called.
 template <class Derived>
 class BaseManager {
+    static constexpr detail::compiled when = detail::used_by<Derived>;
+
 public:
-    /// Starts a server process.
+    /// Starts a server process. \return a ManagerServer
     /// \throws as Listener's constructor; OsError if it can't be started
-    static ManagerServer serve(Address address = {}, ServeOptions options = {}) {
-        return ManagerServer(std::move(address), std::move(options), registry());
+    static auto serve(Address address = {}, ServeOptions options = {}) {
+        return detail::serving_process<when>(std::move(address), std::move(options), types());
     }
+    /// \return a RemoteManager
     /// \throws as Client()
-    static RemoteManager connect(Address address, ClientOptions options = {}) {
-        return RemoteManager(std::move(address), std::move(options), registry());
+    static auto connect(Address address, ClientOptions options = {}) {
+        return detail::remote_manager<when>(std::move(address), std::move(options), types());
     }
 
 private:
-    static Registry registry() {
-        Registry made;
+    static auto types() {
+        detail::registry<when> made;
         Derived::register_types(made);
         return made;
     }

@@ -451,7 +451,7 @@ public:
 protected:
     explicit proxy_base(std::shared_ptr<manager_reference<>> of) noexcept
         : reference_(std::move(of)) {}
-    explicit proxy_base(std::shared_ptr<const served_reference> of) noexcept
+    explicit proxy_base(std::shared_ptr<const served_reference<>> of) noexcept
         : served_(std::move(of)) {}
     ~proxy_base() { let_go(); }
 
@@ -515,7 +515,7 @@ private:
     }
 
     std::shared_ptr<manager_reference<>> reference_;
-    std::shared_ptr<const served_reference> served_;  // else: of another program's object
+    std::shared_ptr<const served_reference<>> served_;  // else: of another program's object
 };
 
 /// For the manager itself.

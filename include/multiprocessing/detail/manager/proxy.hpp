@@ -48,7 +48,7 @@ public:
     proxy_of() = default;
     explicit proxy_of(std::shared_ptr<manager_reference<>> of) noexcept
         : proxy_base<>(std::move(of)) {}
-    explicit proxy_of(std::shared_ptr<const served_reference> of) noexcept
+    explicit proxy_of(std::shared_ptr<const served_reference<>> of) noexcept
         : proxy_base<>(std::move(of)) {}
 
 protected:

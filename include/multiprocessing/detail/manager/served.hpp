@@ -25,7 +25,6 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -89,21 +88,23 @@ struct served_answer {
     std::uint64_t failed;
 };
 
+struct method_description {
+    std::string name, signature;
+    std::uint64_t fingerprint = 0;
+};
 /// What a client learns of an object.
+template <compiled When = compiled::when_used>
 struct served_description {
-    struct method {
-        std::string name, signature;
-        std::uint64_t fingerprint = 0;
-    };
     std::int32_t server = 0;  // its pid
     std::uint32_t object = 0;
     std::string type;
-    std::vector<method> methods;
+    std::vector<later<When, method_description>> methods;
 };
 
 /// A call that is being answered.
+template <compiled When = compiled::when_used>
 struct served_call {
-    manager_wire<>& wire;
+    manager_wire<When>& wire;
     hosted_object& object;
 
     template <class T, class F>
@@ -139,29 +140,30 @@ struct signature_of<std::tuple<D...>, R> {
 template <class Thunk>
 inline constexpr char thunk_key = 0;
 
+template <compiled When = compiled::when_used>
 struct served_method {
     std::string name;
     std::string_view signature;
     std::uint64_t fingerprint;
     const void* key;
-    void (*invoke)(std::span<const std::byte> arguments, const served_call& out);
+    void (*invoke)(std::span<const std::byte> arguments, const served_call<When>& out);
 };
 
+template <compiled When = compiled::when_used>
 struct served_type {
     std::string name;
     std::string_view type;
-    std::function<std::shared_ptr<hosted_object>()> make;
-    std::vector<served_method> methods;
+    std::shared_ptr<hosted_object> (*make)();
+    std::vector<served_method<When>> methods;
 };
 
-inline std::string offered_methods(const std::vector<served_description::method>& methods) {
+template <class Methods>
+std::string offered_methods(const Methods& methods) {
     std::string text;
     for (const auto& each : methods)
         text += (text.empty() ? "" : "; ") + each.name + ": " + each.signature;
     return text.empty() ? "nothing" : text;
 }
-
-struct registry_access;
 
 }  // namespace detail
 
@@ -176,8 +178,12 @@ constexpr named_method<Method> method(std::string_view name) noexcept {
     return {name};
 }
 
-/// What a BaseManager serves: `void register_types(mp::Registry&)`.
-class Registry {
+namespace detail {
+
+struct registry_access;
+
+template <compiled When = compiled::when_used>
+class registry {
 public:
     /// One T for everybody, made without arguments at its first call, in the server.
     ///
@@ -185,57 +191,67 @@ public:
     /// mp_concurrent_tag = void;` or is one of this library's handles, such as a Queue.
     /// \throws Error if the name is taken
     template <class T, auto... Methods>
-    Registry& add(std::string_view name, named_method<Methods>... methods) {
-        return add_made<T>(
-            name, [] { return std::make_shared<detail::hosted<T>>(std::in_place); }, methods...);
-    }
-
-private:
-    friend struct detail::registry_access;
-
-    template <class T, auto... Methods, class Make>
-    Registry& add_made(std::string_view name, Make make, named_method<Methods>... methods) {
+    registry& add(std::string_view name, named_method<Methods>... methods) {
         for (const auto& known : types_)
             if (known.name == name)
                 throw Error("Registry: there is a \"" + known.name + "\" already");
-        detail::served_type made{std::string(name), detail::type_name<T>(), std::move(make), {}};
+        served_type<When> made{std::string(name),
+                               type_name<T>(),
+                               []() -> std::shared_ptr<hosted_object> {
+                                   return std::make_shared<hosted<T>>(std::in_place);
+                               },
+                               {}};
         (made.methods.push_back(served<T>(methods)), ...);
         types_.push_back(std::move(made));
         return *this;
     }
+
+private:
+    friend struct registry_access;
+
     template <class T, auto Method>
-    static detail::served_method served(named_method<Method> which) {
-        using parts = detail::method_parts<decltype(Method)>;
+    static served_method<When> served(named_method<Method> which) {
+        using parts = method_parts<decltype(Method)>;
         static_assert(std::is_base_of_v<std::remove_const_t<typename parts::object>, T>,
                       "multiprocessing: this method is of another class");
         using values = typename parts::values;
-        using signature = detail::signature_of<values, typename parts::result>;
+        using signature = signature_of<values, typename parts::result>;
         return {std::string(which.name), signature::text, signature::fingerprint,
-                &detail::thunk_key<detail::method_thunk<T, Method>>,
-                [](std::span<const std::byte> bytes, const detail::served_call& out) {
+                &thunk_key<method_thunk<T, Method>>,
+                [](std::span<const std::byte> bytes, const served_call<When>& out) {
                     values args;
-                    std::apply([&](auto&... each) { detail::decode_into(bytes, each...); }, args);
-                    out.run<T>([&](T& object) -> decltype(auto) {
+                    std::apply([&](auto&... each) { decode_into(bytes, each...); }, args);
+                    out.template run<T>([&](T& object) -> decltype(auto) {
                         return parts::call(Method, object, args);
                     });
                 }};
     }
 
-    std::vector<detail::served_type> types_;
+    std::vector<served_type<When>> types_;
 };
+
+}  // namespace detail
+
+/// What a BaseManager serves: `static void register_types(mp::Registry&)` adds it.
+using Registry = detail::registry<>;
 
 namespace detail {
 
 struct registry_access {
-    static const std::vector<served_type>& types(const Registry& r) noexcept { return r.types_; }
+    template <compiled When>
+    static const auto& types(const registry<When>& r) noexcept {
+        return r.types_;
+    }
 };
 
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class served_server {
+    using wire_type = manager_wire<When>;
+
 public:
-    served_server(Registry registry, ServeOptions options)
-        : registry_(std::move(registry)), options_(std::move(options)) {
-        for (const served_type& each : registry_access::types(registry_))
+    served_server(registry<When> types, ServeOptions options)
+        : registry_(std::move(types)), options_(std::move(options)) {
+        for (const served_type<When>& each : registry_access::types(registry_))
             objects_.push_back(std::make_unique<object>(each));
     }
 
@@ -250,13 +266,13 @@ public:
         listener.close();
         const std::lock_guard lock(mutex_);
         ends_ = true;
-        for (manager_wire<>* one : wires_) one->close();
+        for (wire_type* one : wires_) one->close();
     }
 
 private:
     struct object {
-        explicit object(const served_type& type_) : type(type_) {}
-        const served_type& type;
+        explicit object(const served_type<When>& type_) : type(type_) {}
+        const served_type<When>& type;
         std::mutex mutex;
         std::shared_ptr<hosted_object> made;  // under it; null: not yet
 
@@ -269,7 +285,7 @@ private:
 
     void accept(Listener& listener) {
         try {
-            auto wire = std::make_shared<manager_wire<>>(listener.accept(duration::zero()));
+            auto wire = std::make_shared<wire_type>(listener.accept(duration::zero()));
             {
                 const std::lock_guard lock(mutex_);
                 if (wires_.size() >= options_.max_connections) {
@@ -295,12 +311,12 @@ private:
             ::poll(nullptr, 0, 10);
         }
     }
-    void forget(manager_wire<>& wire) noexcept {
+    void forget(wire_type& wire) noexcept {
         const std::lock_guard lock(mutex_);
         std::erase(wires_, &wire);
     }
 
-    void serve(manager_wire<>& wire) noexcept {
+    void serve(wire_type& wire) noexcept {
         try {
             while (wire.poll(options_.idle_timeout)) {
                 receive_buffer<> buffer;
@@ -327,27 +343,26 @@ private:
         wire.close();
     }
 
-    void answer(manager_wire<>& wire, const served_question& head,
-                std::span<const std::byte> bytes) {
+    void answer(wire_type& wire, const served_question& head, std::span<const std::byte> bytes) {
         if (head.what == served_question::describes)
             return wire.post(served_answer{0}, describe(decode<std::string>(bytes)));
         if (head.what != served_question::calls || head.object >= objects_.size() ||
             head.method >= objects_[head.object]->type.methods.size())
             throw Error("this server has no such object or method");
         object& one = *objects_[head.object];
-        const served_method& method = one.type.methods[head.method];
+        const served_method<When>& method = one.type.methods[head.method];
         if (method.fingerprint != head.signature)
             throw Error("\"" + one.type.name + "\" offers " + method.name + ": " +
                         std::string(method.signature) + ", and was called as something else");
-        method.invoke(bytes, served_call{wire, one.get()});
+        method.invoke(bytes, served_call<When>{wire, one.get()});
     }
-    served_description describe(const std::string& name) const {
+    served_description<When> describe(const std::string& name) const {
         std::string names;
         for (std::size_t i = 0; i < objects_.size(); ++i) {
-            const served_type& type = objects_[i]->type;
+            const served_type<When>& type = objects_[i]->type;
             names += (names.empty() ? "\"" : ", \"") + type.name + '"';
             if (type.name != name) continue;
-            served_description found{
+            served_description<When> found{
                 ::getpid(), static_cast<std::uint32_t>(i), std::string(type.type), {}};
             for (const auto& each : type.methods)
                 found.methods.push_back({each.name, std::string(each.signature), each.fingerprint});
@@ -357,23 +372,23 @@ private:
                     (names.empty() ? "nothing" : names));
     }
 
-    const Registry registry_;
+    const registry<When> registry_;
     const ServeOptions options_;
     std::vector<std::unique_ptr<object>> objects_;
     std::mutex mutex_;  // guards the rest
-    std::vector<manager_wire<>*> wires_;
+    std::vector<wire_type*> wires_;
     bool ends_ = false;
 };
 
 /// The connections of this process to a server of another program. Any thread may use it.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class served_client {
-    using wire_ptr = std::unique_ptr<manager_wire<>>;
+    using wire_ptr = std::unique_ptr<manager_wire<When>>;
 
 public:
     served_client(Address address, ClientOptions options)
         : address_(std::move(address)), options_(std::move(options)) {
-        give_back(std::make_unique<manager_wire<>>(Client(address_, options_)));
+        give_back(std::make_unique<manager_wire<When>>(Client(address_, options_)));
     }
 
     /// \throws EndOfFile if the server has ended, or does meanwhile; TimeoutError if its host can't
@@ -425,7 +440,7 @@ private:
             }
         }
         try {
-            return std::make_unique<manager_wire<>>(Client(address_, options_));
+            return std::make_unique<manager_wire<When>>(Client(address_, options_));
         } catch (const OsError& e) {
             const int code = e.code().value();
             if (code == ECONNREFUSED || code == ENOENT || code == ECONNRESET)
@@ -454,10 +469,11 @@ private:
 };
 
 /// An object of a server of another program.
+template <compiled When = compiled::when_used>
 class served_reference {
 public:
     /// \param keys  names of methods by the keys of this program's thunks
-    served_reference(std::shared_ptr<served_client<>> by, served_description what,
+    served_reference(std::shared_ptr<served_client<When>> by, served_description<When> what,
                      std::vector<std::pair<const void*, std::string>> keys)
         : by_(std::move(by)), what_(std::move(what)), keys_(std::move(keys)) {}
 
@@ -479,7 +495,7 @@ public:
             if (known == key) return call<R>(std::string_view(name), args...);
         refuse("what was called");
     }
-    const served_description& what() const noexcept { return what_; }
+    const served_description<When>& what() const noexcept { return what_; }
 
 private:
     [[noreturn]] void refuse(const std::string& wanted) const {
@@ -488,8 +504,8 @@ private:
                     offered_methods(what_.methods));
     }
 
-    const std::shared_ptr<served_client<>> by_;
-    const served_description what_;
+    const std::shared_ptr<served_client<When>> by_;
+    const served_description<When> what_;
     const std::vector<std::pair<const void*, std::string>> keys_;
 };
 
