@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,20 +28,20 @@ private:
     int money_ = 0;
 };
 
-using Orders = mp::QueueProxy<std::optional<std::string>>;
+using Orders = mp::QueueProxy<std::string>;
 using Sold = mp::DictProxy<std::string, int>;
 
 void sell(Orders& orders, Sold& sold, mp::Proxy<Till>& till, mp::LockProxy& lock) {
-    while (const auto what = orders.get()) {  // until there is none
-        till.call<&Till::take>(*what == "pears" ? 3 : 2);
+    for (std::string what; !(what = orders.get()).empty();) {  // "": no more
+        till.call<&Till::take>(what == "pears" ? 3 : 2);
         const std::lock_guard guard(lock);
-        sold[*what] = sold.get(*what, 0) + 1;
+        sold[what] = sold.get(what, 0) + 1;
     }
 }
 
 int main() {
     mp::Manager manager;
-    const auto orders = manager.Queue<std::optional<std::string>>();
+    const auto orders = manager.Queue<std::string>();
     const auto sold = manager.dict<std::string, int>();
     const auto till = manager.create<Till>();
     const auto lock = manager.Lock();
@@ -51,7 +50,7 @@ int main() {
     for (int i = 0; i < 3; ++i) workers.emplace_back(sell, orders, sold, till, lock).start();
     for (int i = 0; i < 25; ++i)
         for (const char* what : {"apples", "pears", "plums", "plums"}) orders.put(what);
-    for (std::size_t i = 0; i < workers.size(); ++i) orders.put(std::nullopt);
+    for (std::size_t i = 0; i < workers.size(); ++i) orders.put("");
     for (mp::Process& worker : workers) worker.join();
 
     std::printf("sold: %d apples, %d pears, %d plums\n", sold.at("apples"), sold.at("pears"),

@@ -60,6 +60,7 @@ template <compiled = compiled::when_used>
 struct condition_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         std::uint64_t lock = 0;
         decode_into(bytes, lock);
         auto object = manager_server<>::here()->get(lock);

@@ -100,6 +100,7 @@ public:
 
     /// Of the call that this thread serves; null in any other thread.
     static manager_caller* current() noexcept { return current_; }
+    void make_current() noexcept { current_ = this; }
 
     std::uint64_t number() const noexcept { return number_; }
     manager_session<When>& session() const noexcept { return session_; }

@@ -164,6 +164,7 @@ template <class F, class... Args>
 struct pool_apply_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         bound_call<F> callable;
         std::tuple<Args...> args;
         std::apply([&](auto&... each) { decode_into(bytes, callable, each...); }, args);
@@ -177,6 +178,7 @@ template <class F, class... Args>
 struct pool_apply_async_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         using R = task_result_t<F, Args...>;
         bound_call<F> callable;
         std::optional<duration> timeout;
@@ -196,6 +198,7 @@ template <bool Star, class F, class Item>
 struct pool_map_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         bound_call<F> callable;
         std::vector<Item> items;
         sent_map_options options;
@@ -213,6 +216,7 @@ template <bool Star, class F, class Item>
 struct pool_map_async_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         using M = map_result<item_result_t<Star, F, Item>>;
         bound_call<F> callable;
         std::vector<Item> items;
@@ -233,6 +237,7 @@ template <class F, class Item>
 struct pool_submit_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         using wanted = hosted<hosted_imap<task_result_t<F, Item>>>;
         std::uint64_t to = 0;
         bound_call<F> callable;

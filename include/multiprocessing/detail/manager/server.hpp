@@ -135,9 +135,13 @@ class manager_server;
 template <compiled When = compiled::when_used>
 class manager_call {
 public:
-    manager_call(manager_wire<>& wire, manager_session<When>& session, std::uint32_t number,
-                 hosted_object* object)
-        : wire_(wire), session_(session), number_(number), object_(object) {}
+    manager_call(manager_server<When>& server, manager_caller<When>& caller, manager_wire<>& wire,
+                 std::uint32_t number, hosted_object* object)
+        : server_(server), caller_(caller), wire_(wire), number_(number), object_(object) {}
+
+    /// What a thunk does first. A plugin may have a copy of its own of what is once in a process;
+    /// a thunk of that plugin has it look at the same server.
+    void enter() const noexcept;
 
     /// \throws Error if the object is of another type: the message is forged
     template <class T>
@@ -183,8 +187,9 @@ private:
                     (object_ ? demangled(object_->type()) : std::string("none")));
     }
 
+    manager_server<When>& server_;
+    manager_caller<When>& caller_;
     manager_wire<>& wire_;
-    manager_session<When>& session_;
     const std::uint32_t number_;
     hosted_object* const object_;
 };
@@ -200,10 +205,16 @@ public:
 
     /// The server that this process is; null in all others, its forked children too.
     static manager_server* here() noexcept {
-        return here_in_.load(std::memory_order_relaxed) ==
+        return here_in_.load(std::memory_order_acquire) ==
                        process_identity::get().generation.load(std::memory_order_relaxed)
-                   ? here_
+                   ? here_.load(std::memory_order_relaxed)
                    : nullptr;
+    }
+    void make_here() noexcept {
+        const auto now = process_identity::get().generation.load(std::memory_order_relaxed);
+        if (here_in_.load(std::memory_order_acquire) == now) return;
+        here_.store(this, std::memory_order_relaxed);
+        here_in_.store(now, std::memory_order_release);  // here_
     }
     const Address& address() const noexcept { return address_; }
 
@@ -217,9 +228,7 @@ public:
         }
         bell_ = off_stdio(unique_fd(
             call("eventfd of a manager", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
-        here_ = this;
-        here_in_.store(process_identity::get().generation.load(std::memory_order_relaxed),
-                       std::memory_order_relaxed);  // no other thread yet
+        make_here();
         while (!ends_.load(std::memory_order_acquire)) look(listener);
         listener.close();
         end();
@@ -574,7 +583,8 @@ private:
                 throw;
             } catch (...) {
                 if (is_forced_unwind()) throw;  // pthread_exit in a method
-                manager_call<When>(wire, *of, head.number, nullptr).fail(std::current_exception());
+                manager_call<When>(*this, me, wire, head.number, nullptr)
+                    .fail(std::current_exception());
             }
             me.object.reset();
         }
@@ -589,13 +599,13 @@ private:
         switch (static_cast<manager_op>(head.op)) {
             case manager_op::call: {
                 object_ptr object = get(head.object);
-                manager_call<When> out(wire, by, head.number, object.get());
+                manager_call<When> out(*this, me, wire, head.number, object.get());
                 me.object = std::move(object);
                 me.object_number = head.object;
                 return invoke(head.callable, bytes, out);
             }
             case manager_op::create: {
-                manager_call<When> out(wire, by, head.number, nullptr);
+                manager_call<When> out(*this, me, wire, head.number, nullptr);
                 me.object_number = 0;
                 return invoke(head.callable, bytes, out);
             }
@@ -621,7 +631,7 @@ private:
         d.invoke(bytes, &out);
     }
 
-    static inline constinit manager_server* here_ = nullptr;
+    static inline constinit std::atomic<manager_server*> here_{nullptr};
     static inline constinit std::atomic<std::uint64_t> here_in_{0};  // generation of the process
     static inline thread_local constinit std::list<object_ptr>* burying_ = nullptr;
 
@@ -639,8 +649,13 @@ private:
 };
 
 template <compiled When>
+void manager_call<When>::enter() const noexcept {
+    caller_.make_current();
+    server_.make_here();
+}
+template <compiled When>
 void manager_call<When>::created(std::shared_ptr<hosted_object> one) {
-    reply(manager_server<When>::here()->add(session_, std::move(one)));
+    reply(server_.add(caller_.session(), std::move(one)));
 }
 
 // --- what can be called
@@ -650,6 +665,7 @@ template <class T, class... Args>
 struct create_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         std::tuple<Args...> args;
         std::apply([&](auto&... each) { decode_into(bytes, each...); }, args);
         out.created(std::apply(
@@ -666,6 +682,7 @@ template <class T>
 struct copy_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         decode_into(bytes);
         T& object = out.template object<T>();
         out.run([&]() -> const T& { return object; });
@@ -731,6 +748,7 @@ template <class T, auto Method>
 struct method_thunk {
     using output = manager_call<>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
+        out.enter();
         using parts = method_parts<decltype(Method)>;
         typename parts::values args;
         std::apply([&](auto&... each) { decode_into(bytes, each...); }, args);
