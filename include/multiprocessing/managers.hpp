@@ -80,7 +80,7 @@ public:
         module_table<>::get();  // the server inherits it
         Listener listener;
         contact_.address = listener.address();
-        process_ = std::make_unique<Process>(
+        process_ = std::make_unique<later<When, Process>>(
             ProcessOptions{name_or(std::move(options.name)), true, options.limits},
             [initializer = std::move(options.initializer)](Listener serves) {
                 if (initializer) initializer();
@@ -241,7 +241,7 @@ private:
     }
 
     manager_contact contact_;
-    std::unique_ptr<Process> process_;  // null: shut down
+    std::unique_ptr<later<When, Process>> process_;  // null: shut down
     std::shared_ptr<client_session<>> session_;
 };
 
@@ -291,7 +291,7 @@ private:
 template <compiled When = compiled::when_used>
 class remote_manager {
     using description = served_description<When>;
-    using keys = std::vector<std::pair<const void*, std::string>>;
+    using keys = std::vector<std::pair<const void*, later<When, std::string>>>;
 
 public:
     /// \param known  what this program has of the classes

@@ -86,7 +86,7 @@ private:
 template <compiled When>
 class manager_caller {
 public:
-    manager_caller(manager_wire<>& wire, manager_session<When>& session, std::uint64_t number)
+    manager_caller(manager_wire<When>& wire, manager_session<When>& session, std::uint64_t number)
         : wire_(wire), session_(session), number_(number) {
         session_.add(*this);
         current_ = this;
@@ -205,8 +205,9 @@ private:
         while (word_.load(std::memory_order_acquire) == polling && !until.passed()) {
             bool peer = true;
             try {
-                const auto ready = wait({static_cast<Connection<>&>(wire_), bell_.get()},
-                                        std::min<duration>(until.remaining(), a_long_time));
+                const auto ready =
+                    wait({static_cast<later<When, Connection<>>&>(wire_), bell_.get()},
+                         std::min<duration>(until.remaining(), a_long_time));
                 peer = !ready.empty() && ready.front() == 0;
             } catch (const ClosedError&) {  // the server shuts down
             }
@@ -218,7 +219,7 @@ private:
 
     static inline thread_local constinit manager_caller* current_ = nullptr;
 
-    manager_wire<>& wire_;
+    manager_wire<When>& wire_;
     manager_session<When>& session_;
     const std::uint64_t number_;
     futex_word word_{idle};

@@ -55,7 +55,7 @@ template <compiled When = compiled::when_used>
 class client_session : public std::enable_shared_from_this<client_session<When>> {
     struct channel {
         explicit channel(Connection<> of) : wire(std::move(of)) {}
-        manager_wire<> wire;
+        manager_wire<When> wire;
         std::uint32_t number = 0;  // of the last request
     };
 
@@ -172,10 +172,10 @@ private:
 
     /// \throws what was answered instead
     template <class R>
-    R answer(manager_wire<>& wire, std::uint32_t number) {
+    R answer(manager_wire<When>& wire, std::uint32_t number) {
         for (;;) {
-            receive_buffer<> buffer;
-            reception<> in_hand;
+            receive_buffer<When> buffer;
+            reception<When> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_reply>(bytes);
             if (head.number != number) continue;  // of one that was not waited for to the end
@@ -197,7 +197,7 @@ private:
         control_->post(
             manager_request{static_cast<std::uint32_t>(manager_op::open_session), 1, 0, {}},
             std::int32_t{this_pid()});
-        const auto ready = wait({static_cast<Connection<>&>(*control_), server.get()});
+        const auto ready = wait({static_cast<later<When, Connection<>>&>(*control_), server.get()});
         if (ready.front() != 0) throw peer_gone();
         number_ = answer<std::uint64_t>(*control_, 1);
         const std::lock_guard lock(process_identity::get().tables);
@@ -225,8 +225,8 @@ private:
             manager_request{static_cast<std::uint32_t>(manager_op::open_channel), 0, number_, {}});
         {
             const std::lock_guard lock(control_mutex_);
-            const auto ready = wait(
-                {static_cast<Connection<>&>(made->wire), static_cast<Connection<>&>(*control_)});
+            const auto ready = wait({static_cast<later<When, Connection<>>&>(made->wire),
+                                     static_cast<Connection<>&>(*control_)});
             if (ready.front() != 0) throw peer_gone();
         }
         answer<void>(made->wire, 0);
@@ -269,7 +269,7 @@ private:
     client_session* next_ = nullptr;
 
     std::mutex control_mutex_;
-    std::optional<manager_wire<>> control_;
+    std::optional<manager_wire<When>> control_;
     std::shared_ptr<client_session> stays_;  // itself
     std::mutex channels_mutex_;
     std::list<std::unique_ptr<channel>> channels_;

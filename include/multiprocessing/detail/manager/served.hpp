@@ -31,7 +31,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -49,6 +48,7 @@
 #include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/thread.hpp>
 #include <multiprocessing/detail/pool/supervisor.hpp>
 #include <multiprocessing/detail/process/state.hpp>
 #include <multiprocessing/errors.hpp>
@@ -295,7 +295,7 @@ private:
                 wires_.push_back(wire.get());
             }
             try {
-                std::thread([this, wire] { serve(*wire); }).detach();
+                thread([this, wire] { serve(*wire); }).detach();
             } catch (...) {
                 forget(*wire);
                 throw;
@@ -319,8 +319,8 @@ private:
     void serve(wire_type& wire) noexcept {
         try {
             while (wire.poll(options_.idle_timeout)) {
-                receive_buffer<> buffer;
-                reception<> in_hand;
+                receive_buffer<When> buffer;
+                reception<When> in_hand;
                 auto bytes = wire.take(buffer, in_hand);
                 const auto head = take_head<served_question>(bytes);
                 try {
@@ -398,8 +398,8 @@ public:
         wire_ptr wire = take();
         try {
             wire->post(head, args...);
-            receive_buffer<> buffer;
-            reception<> in_hand;
+            receive_buffer<When> buffer;
+            reception<When> in_hand;
             auto bytes = wire->take(buffer, in_hand);
             const auto front = take_head<served_answer>(bytes);
             struct at_return {
@@ -474,7 +474,7 @@ class served_reference {
 public:
     /// \param keys  names of methods by the keys of this program's thunks
     served_reference(std::shared_ptr<served_client<When>> by, served_description<When> what,
-                     std::vector<std::pair<const void*, std::string>> keys)
+                     std::vector<std::pair<const void*, later<When, std::string>>> keys)
         : by_(std::move(by)), what_(std::move(what)), keys_(std::move(keys)) {}
 
     template <class R, class... D>
@@ -506,7 +506,7 @@ private:
 
     const std::shared_ptr<served_client<When>> by_;
     const served_description<When> what_;
-    const std::vector<std::pair<const void*, std::string>> keys_;
+    const std::vector<std::pair<const void*, later<When, std::string>>> keys_;
 };
 
 }  // namespace detail

@@ -48,7 +48,6 @@
 #include <set>
 #include <span>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <type_traits>
 #include <typeinfo>
@@ -73,6 +72,7 @@
 #include <multiprocessing/detail/platform/demangle.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
+#include <multiprocessing/detail/platform/thread.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/detail/pool/supervisor.hpp>
 #include <multiprocessing/errors.hpp>
@@ -135,8 +135,8 @@ class manager_server;
 template <compiled When = compiled::when_used>
 class manager_call {
 public:
-    manager_call(manager_server<When>& server, manager_caller<When>& caller, manager_wire<>& wire,
-                 std::uint32_t number, hosted_object* object)
+    manager_call(manager_server<When>& server, manager_caller<When>& caller,
+                 manager_wire<When>& wire, std::uint32_t number, hosted_object* object)
         : server_(server), caller_(caller), wire_(wire), number_(number), object_(object) {}
 
     /// What a thunk does first. A plugin may have a copy of its own of what is once in a process;
@@ -189,7 +189,7 @@ private:
 
     manager_server<When>& server_;
     manager_caller<When>& caller_;
-    manager_wire<>& wire_;
+    manager_wire<When>& wire_;
     const std::uint32_t number_;
     hosted_object* const object_;
 };
@@ -416,7 +416,7 @@ private:
     }
 
     void look(Listener& listener) {
-        std::vector<Waitable> things{listener, bell_.get()};
+        std::vector<later<When, Waitable>> things{listener, bell_.get()};
         std::vector<pid_t> heirs;
         {
             const std::lock_guard lock(mutex_);
@@ -455,8 +455,8 @@ private:
     }
     void accept(Listener& listener) {
         try {
-            auto wire = std::make_shared<manager_wire<>>(listener.accept(duration::zero()));
-            std::thread([this, wire] { serve(*wire); }).detach();
+            auto wire = std::make_shared<manager_wire<When>>(listener.accept(duration::zero()));
+            thread([this, wire] { serve(*wire); }).detach();
         } catch (const TimeoutError&) {    // one that was no client
         } catch (const std::exception&) {  // no descriptors, no threads: wait for some to end
             ::poll(nullptr, 0, 10);
@@ -467,7 +467,7 @@ private:
     void end() {
         {
             const std::lock_guard lock(mutex_);
-            for (manager_wire<>* one : wires_) one->close();
+            for (manager_wire<When>* one : wires_) one->close();
         }
         std::unordered_map<std::uint64_t, object_ptr> objects;
         {
@@ -480,15 +480,15 @@ private:
 
     // --- a thread of each connection
 
-    void serve(manager_wire<>& wire) noexcept {
+    void serve(manager_wire<When>& wire) noexcept {
         {
             const std::lock_guard lock(mutex_);
             wires_.push_back(&wire);
             if (ends_.load(std::memory_order_relaxed)) wire.close();  // under the lock
         }
         try {
-            receive_buffer<> buffer;
-            reception<> in_hand;
+            receive_buffer<When> buffer;
+            reception<When> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_request>(bytes);
             if (head.op == static_cast<std::uint32_t>(manager_op::open_session))
@@ -505,7 +505,7 @@ private:
         wire.close();
     }
 
-    void serve_control(manager_wire<>& wire, const manager_request& first, pid_t pid) {
+    void serve_control(manager_wire<When>& wire, const manager_request& first, pid_t pid) {
         std::shared_ptr<session> mine;
         {
             const std::lock_guard lock(mutex_);
@@ -520,8 +520,8 @@ private:
         } at_end{*this, *mine};
         wire.post(manager_reply{first.number, 0}, mine->number);
         for (;;) {
-            receive_buffer<> buffer;
-            reception<> in_hand;
+            receive_buffer<When> buffer;
+            reception<When> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_request>(bytes);
             try {
@@ -556,7 +556,7 @@ private:
         }
     }
 
-    void serve_channel(manager_wire<>& wire, const manager_request& first) {
+    void serve_channel(manager_wire<When>& wire, const manager_request& first) {
         std::shared_ptr<session> of;
         std::uint64_t number;
         {
@@ -573,8 +573,8 @@ private:
         } at_end{me};
         wire.post(manager_reply{first.number, 0});
         for (;;) {
-            receive_buffer<> buffer;
-            reception<> in_hand;
+            receive_buffer<When> buffer;
+            reception<When> in_hand;
             auto bytes = wire.take(buffer, in_hand);
             const auto head = take_head<manager_request>(bytes);
             try {
@@ -590,7 +590,7 @@ private:
         }
     }
 
-    void answer(manager_caller<When>& me, manager_wire<>& wire, const manager_request& head,
+    void answer(manager_caller<When>& me, manager_wire<When>& wire, const manager_request& head,
                 std::span<const std::byte> bytes) {
         session& by = me.session();
         const auto reply = [&](const auto&... values) {
@@ -644,7 +644,7 @@ private:
     std::map<std::uint64_t, std::shared_ptr<session>> sessions_;
     std::unordered_map<std::uint64_t, loan> lent_;  // by token
     std::map<pid_t, bequest> bequests_;
-    std::vector<manager_wire<>*> wires_;
+    std::vector<manager_wire<When>*> wires_;
     std::uint64_t last_object_ = 0, last_session_ = 0, last_token_ = 0, last_caller_ = 0;
 };
 

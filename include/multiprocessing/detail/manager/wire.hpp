@@ -67,17 +67,19 @@ static_assert(sizeof(manager_reply) == 8);
 struct peer_gone {};
 
 /// Threads: one at a time may post, one take; any may close.
-template <compiled = compiled::when_used>
-class manager_wire : public Connection<> {
+template <compiled When = compiled::when_used>
+class manager_wire : public later<When, Connection<>> {
+    using base = later<When, Connection<>>;
+
 public:
-    explicit manager_wire(Connection<> of) noexcept : Connection<>(std::move(of)) {}
+    explicit manager_wire(base of) noexcept : base(std::move(of)) {}
 
     /// Sends the values as one message.
     /// \throws peer_gone; what encoding throws: nothing was sent then; OsError
     template <class... Ts>
     void post(const Ts&... values) {
         try {
-            put_as(type.fingerprint, values...);
+            this->put_as(type.fingerprint, values...);
         } catch (const EndOfFile&) {
             throw peer_gone();
         } catch (const ClosedError&) {
@@ -88,7 +90,7 @@ public:
     /// Waits for a message.
     /// \param in_hand  lives until it is decoded
     /// \throws peer_gone; std::bad_alloc: it stays then; OsError
-    std::span<const std::byte> take(receive_buffer<>& buffer, reception<>& in_hand) {
+    std::span<const std::byte> take(receive_buffer<When>& buffer, reception<When>& in_hand) {
         std::span<const std::byte> taken;
         try {
             const auto visit = [&](std::uint64_t what, std::span<const std::byte> bytes) {
@@ -97,7 +99,7 @@ public:
                 if (!bytes.empty()) std::memcpy(own.data(), bytes.data(), bytes.size());
                 taken = own;
             };
-            with([&](auto& e) { e.recv(visit, in_hand); });
+            this->with([&](auto& e) { e.recv(visit, in_hand); });
         } catch (const EndOfFile&) {
             throw peer_gone();
         } catch (const ClosedError&) {
