@@ -80,7 +80,7 @@ static void use_pool(long n) {
         if (x == 3) throw std::out_of_range("three");
         return std::string(1000, 'x');
     };
-    const std::vector<int> numbers{1, 2, 3, 4, 5, 6, 7, 8};
+    const std::vector<int> numbers{1, 2, 3, 4, 5, 6, 7, 8}, many(70, 1);
     if (pool.apply(twice, 1) != 2) std::_Exit(4);
     const auto attempt = [&](auto what) {
         try {
@@ -119,8 +119,8 @@ static void use_pool(long n) {
     });
     attempt([&] {
         int sum = 0;
-        for (const int one : pool.imap_unordered(twice, numbers, {.chunksize = 3})) sum += one;
-        if (sum != 72) std::_Exit(12);
+        for (const int one : pool.imap_unordered(twice, many)) sum += one;
+        if (sum != 140) std::_Exit(12);
     });
     attempt([&] {
         auto results = pool.imap(text, numbers, {.chunksize = 2});
