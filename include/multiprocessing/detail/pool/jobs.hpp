@@ -251,7 +251,9 @@ public:
     std::size_t item_size = 0;  // of flat items, else 0
     std::vector<value_type> values;
     std::map<std::uint32_t, std::exception_ptr> errors;  // by item
-    std::exception_ptr unlisted;                         // for want of memory: it is of all items
+    // Of items that are not in there for want of memory, from the first to the last of them.
+    std::exception_ptr unlisted;
+    std::uint32_t unlisted_from = 0, unlisted_to = 0;
     std::function<void(chunk&, std::uint32_t)> on_error;
     std::function<void(chunk&)> on_complete;
 
@@ -278,6 +280,8 @@ public:
         try {
             errors[item] = error;
         } catch (...) {
+            if (!unlisted) unlisted_from = item;
+            unlisted_to = item + 1;
             unlisted = std::move(error);
         }
         ++more.failures;
@@ -293,7 +297,8 @@ public:
     /// Null: the item has a result.
     std::exception_ptr error(std::uint32_t item) const noexcept {
         const auto found = errors.find(item);
-        return found != errors.end() ? found->second : unlisted;
+        if (found != errors.end()) return found->second;
+        return item >= unlisted_from && item < unlisted_to ? unlisted : nullptr;
     }
     bool is_complete() const noexcept { return complete_.load(std::memory_order_acquire); }  // (A)
 
