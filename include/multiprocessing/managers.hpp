@@ -200,7 +200,6 @@ public:
         process_.reset();  // terminates it, if it still runs
     }
 
-protected:
     ~manager_front() { end(); }
 
 private:
@@ -258,13 +257,7 @@ private:
 /// Threads: any number may make objects at once; one may shut down, move or destroy it.
 /// Processes: in a forked child it makes objects, too; shutdown() throws ProcessError there, and
 /// the destructor does nothing.
-class MP_EXPORT Manager : public detail::manager_front<> {
-public:
-    using manager_front::manager_front;
-    Manager(Manager&&) noexcept = default;
-    Manager& operator=(Manager&&) noexcept = default;
-    ~Manager() = default;
-};
+using Manager = detail::manager_front<>;
 
 namespace detail {
 

@@ -51,7 +51,6 @@
 #include <tuple>
 #include <type_traits>
 #include <typeinfo>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -469,7 +468,7 @@ private:
             const std::lock_guard lock(mutex_);
             for (manager_wire<When>* one : wires_) one->close();
         }
-        std::unordered_map<std::uint64_t, object_ptr> objects;
+        std::map<std::uint64_t, object_ptr> objects;
         {
             const std::lock_guard lock(mutex_);
             objects.swap(objects_);
@@ -640,9 +639,9 @@ private:
     std::atomic<bool> ends_{false};
 
     mutable std::mutex mutex_;  // guards the rest
-    std::unordered_map<std::uint64_t, object_ptr> objects_;
+    std::map<std::uint64_t, object_ptr> objects_;
     std::map<std::uint64_t, std::shared_ptr<session>> sessions_;
-    std::unordered_map<std::uint64_t, loan> lent_;  // by token
+    std::map<std::uint64_t, loan> lent_;  // by token
     std::map<pid_t, bequest> bequests_;
     std::vector<manager_wire<When>*> wires_;
     std::uint64_t last_object_ = 0, last_session_ = 0, last_token_ = 0, last_caller_ = 0;

@@ -334,9 +334,10 @@ private:
     }
     std::unique_ptr<later<When, stream>> open(unique_fd socket) const {
         const transport_kind* const kind = options_.transport.kind();
-        return (kind ? kind : &plain_transport)
-            ->open(std::move(socket), transport_kind::side::server,
-                   options_.authkey ? &*options_.authkey : nullptr);
+        return std::unique_ptr<later<When, stream>>(
+            (kind ? kind : &plain_transport)
+                ->open(std::move(socket), transport_kind::side::server,
+                       options_.authkey ? &*options_.authkey : nullptr));
     }
     /// \return whether that one is done with
     bool hear(newcomer<When>& one) {

@@ -194,8 +194,9 @@ any_end<When> log_in(const Address& address, const ClientOptions& options) {
     if (!address.is_tcp() && !kind->is_keyed) return {give_end<When>(socket.get(), what), nullptr};
     call(what, [&] { return ::fcntl(socket.get(), F_SETFL, O_NONBLOCK); });
     if (address.is_tcp()) tune(socket.get(), options.unreachable_timeout);
-    auto with = kind->open(std::move(socket), transport_kind::side::client,
-                           options.authkey ? &*options.authkey : nullptr);
+    std::unique_ptr<later<When, stream>> with(
+        kind->open(std::move(socket), transport_kind::side::client,
+                   options.authkey ? &*options.authkey : nullptr));
     log_in_until(*with, until, what, [&] { return with->log_in(); });
     if (!address.is_tcp()) return {give_end<When>(with->fd(), what), nullptr};
 

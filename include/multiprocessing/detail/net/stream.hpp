@@ -6,7 +6,6 @@
 
 #include <cerrno>
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -101,13 +100,14 @@ struct transport_kind {
 
     const char* name;  // as the user writes it
     bool is_keyed;
-    /// Doesn't block. \param key  null unless it is keyed
-    std::unique_ptr<stream> (*open)(unique_fd socket, side, const AuthKey* key);
+    /// Doesn't block. \param key  null unless it is keyed. \return one that the caller deletes: a
+    /// unique_ptr would be compiled with each include
+    stream* (*open)(unique_fd socket, side, const AuthKey* key);
 };
 
 inline constexpr transport_kind plain_transport{
     "mp::insecure", false, [](unique_fd socket, transport_kind::side, const AuthKey*) {
-        return std::unique_ptr<stream>(std::make_unique<plain_stream>(std::move(socket)));
+        return static_cast<stream*>(new plain_stream(std::move(socket)));
     }};
 
 }  // namespace detail
