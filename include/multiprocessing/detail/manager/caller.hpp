@@ -163,6 +163,17 @@ public:
         require_peer();
     }
 
+    /// While a call is served its client says nothing: so what can be read is the end.
+    /// Cost: a system call.
+    void require_peer() {
+        bool over = true;
+        try {
+            over = wire_.Connection<>::poll();
+        } catch (const ClosedError&) {  // the server shuts down
+        }
+        if (over) throw peer_gone();
+    }
+
     /// The session closed that object.
     void closed(std::uint64_t closed_object) noexcept {
         if (waits_in_.load(std::memory_order_seq_cst) != closed_object) return;
@@ -182,16 +193,6 @@ private:
     void require_open() const {
         if (session_.has_closed(object_number))
             throw ClosedError("this object of a manager was closed in this process");
-    }
-
-    /// While a call is served its client says nothing: so what can be read is the end.
-    void require_peer() {
-        bool over = true;
-        try {
-            over = wire_.Connection<>::poll();
-        } catch (const ClosedError&) {  // the server shuts down
-        }
-        if (over) throw peer_gone();
     }
 
     /// Until it is woken, or the deadline comes.
@@ -260,7 +261,11 @@ public:
     /// \throws peer_gone, ClosedError
     template <class Ready>
     bool wait(std::unique_lock<std::mutex>& lock, deadline until, Ready ready) {
-        if (ready()) return true;
+        if (ready()) {
+            // The client may have died since it asked: nothing is taken for the dead.
+            if (auto* const me = manager_caller<>::current()) me->require_peer();
+            return true;
+        }
         if (until.is_at_once()) return false;
         for (bool in_front = false;; in_front = true) {
             const turn mine = wait_for_turn(lock, until, in_front);

@@ -162,7 +162,8 @@ private:
         try {
             return Client(contact.address);
         } catch (const OsError& e) {
-            if (const int code = e.code().value(); code == ECONNREFUSED || code == ENOENT)
+            const int code = e.code().value();
+            if (code == ECONNREFUSED || code == ECONNRESET || code == EPIPE || code == ENOENT)
                 throw peer_gone();
             throw;
         } catch (const EndOfFile&) {

@@ -39,7 +39,7 @@ public:
     /// \return false if it was full until the deadline
     bool put(T item, duration timeout) {
         std::unique_lock lock(mutex_);
-        if (!putters_.wait(lock, deadline::after(timeout), [&] { return !is_full(); }))
+        if (is_full() && !putters_.wait(lock, deadline::after(timeout), [&] { return !is_full(); }))
             return false;
         items_.push_back(std::move(item));
         ++unfinished_;
@@ -331,7 +331,8 @@ public:
     bool wait(duration timeout) {
         std::unique_lock lock(mutex_);
         const std::uint64_t first = times_;
-        return line_.wait(lock, deadline::after(timeout), [&] { return up_ || times_ != first; });
+        return up_ ||
+               line_.wait(lock, deadline::after(timeout), [&] { return up_ || times_ != first; });
     }
 
 private:
