@@ -177,7 +177,7 @@ public:
         const bool right = size == sizeof hello_ && count == files_.size() &&
                            hello_.magic == greeting::right_magic &&
                            hello_.version == greeting::right_version &&
-                           hello_.word_size == sizeof(void*) && hello_.size <= longest_link;
+                           hello_.word_size == sizeof(void*) && hello_.size <= link::longest;
         return right ? progress::complete : progress::refused;
     }
 
@@ -200,9 +200,6 @@ public:
     const unique_fd& socket() const noexcept { return socket_; }
 
 private:
-    /// Of the region, in bytes: no link has more than 16 GiB for each of its rings.
-    static constexpr std::uint64_t longest_link = (std::uint64_t{32} << 30) + 4096;
-
     static bool is_out_of_descriptors(int error) noexcept {
         return error == EMFILE || error == ENFILE;
     }
