@@ -43,3 +43,6 @@ if(NOT TARGET cereal::cereal)
         https://github.com/USCiLab/cereal/archive/refs/tags/v1.3.2.tar.gz
         16a7ad9b31ba5880dac55d62b5d6f243c3ebc8d46a3514149e56b5e7ea81f85f)
 endif()
+
+# For the component tls alone; who links to that without OpenSSL is told that the target is missing.
+find_package(OpenSSL 3.0 QUIET)

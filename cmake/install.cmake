@@ -8,9 +8,10 @@ include(GNUInstallDirs)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/multiprocessing)
 
 if(CMAKE_VERSION VERSION_GREATER_EQUAL 3.23)
-    install(TARGETS multiprocessing EXPORT multiprocessing-targets FILE_SET HEADERS)
+    install(TARGETS multiprocessing multiprocessing_tls EXPORT multiprocessing-targets
+        FILE_SET HEADERS)
 else()
-    install(TARGETS multiprocessing EXPORT multiprocessing-targets)
+    install(TARGETS multiprocessing multiprocessing_tls EXPORT multiprocessing-targets)
     install(DIRECTORY include/multiprocessing DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 endif()
 install(EXPORT multiprocessing-targets
@@ -27,8 +28,12 @@ install(FILES
     ${CMAKE_CURRENT_BINARY_DIR}/multiprocessing-config-version.cmake
     DESTINATION ${package_dir})
 
-configure_file(cmake/multiprocessing.pc.in multiprocessing.pc @ONLY)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/multiprocessing.pc
+foreach(name multiprocessing multiprocessing-tls)
+    configure_file(cmake/${name}.pc.in ${name}.pc @ONLY)
+endforeach()
+install(FILES
+    ${CMAKE_CURRENT_BINARY_DIR}/multiprocessing.pc
+    ${CMAKE_CURRENT_BINARY_DIR}/multiprocessing-tls.pc
     DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
@@ -40,6 +45,7 @@ if(PROJECT_IS_TOP_LEVEL)
     set(CPACK_DEBIAN_PACKAGE_ARCHITECTURE all)
     set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
     set(CPACK_DEBIAN_PACKAGE_DEPENDS "libboost-dev (>= 1.74), libcereal-dev (>= 1.3)")
+    set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libssl-dev (>= 3.0)")
     set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
     include(CPack)
 endif()

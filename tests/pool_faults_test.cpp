@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include <multiprocessing/detail/platform/cgroup.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/process/limits.hpp>
@@ -25,8 +26,10 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -265,6 +268,91 @@ TEST_CASE("Pool: memory limits hold in workers", "[pool][limits]") {
     const auto hog = [] { ::operator delete(::operator new(256u << 20)); };  // can't be elided
     CHECK_THROWS_AS(pool.apply(hog), std::bad_alloc);
     CHECK(pool.apply(square, 4) == 16);
+}
+
+namespace {
+
+/// A memory cgroup with a limit, for this process and those that it starts. Gone with them.
+class small_cgroup {
+public:
+    /// `entered()` is false if the machine has none, or lets nobody make one here.
+    explicit small_cgroup(std::size_t limit) {
+        mp::detail::for_each_cgroup("memory", [&](const std::string& parent, bool is_v2) {
+            if (!path_.empty()) return;
+            const std::string path = parent + "/mp-test-" + std::to_string(::getpid());
+            if (::mkdir(path.c_str(), 0755) != 0) return;
+            const std::string bytes = std::to_string(limit);
+            write(path + "/memory.swappiness", "0");
+            write(path + "/memory.swap.max", "0");
+            if (write(path + (is_v2 ? "/memory.max" : "/memory.limit_in_bytes"), bytes) &&
+                write(path + "/cgroup.procs", std::to_string(::getpid())))
+                path_ = path, procs_ = parent + "/cgroup.procs";
+            else
+                ::rmdir(path.c_str());
+        });
+    }
+    ~small_cgroup() {
+        if (path_.empty()) return;
+        write(procs_, std::to_string(::getpid()));
+        test::eventually([&] { return ::rmdir(path_.c_str()) == 0; });
+    }
+    bool entered() const { return !path_.empty(); }
+
+private:
+    static bool write(const std::string& path, const std::string& text) {
+        const int fd = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+        if (fd < 0) return false;
+        const bool all = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+        ::close(fd);
+        return all;
+    }
+    std::string path_, procs_;
+};
+
+/// Writes to so many bytes.
+std::size_t use_memory(std::size_t bytes) {
+    std::vector<char> all(bytes, 'x');
+    std::size_t sum = 0;
+    for (std::size_t i = 0; i < bytes; i += 4096) sum += static_cast<std::size_t>(all[i] == 'x');
+    return sum;
+}
+
+}  // namespace
+
+TEST_CASE("Pool: the kernel's end of a worker for want of memory costs its task, and is named",
+          "[pool][crash][limits]") {
+    if (test::address_sanitizer) return;  // its own memory is beyond any limit
+    constexpr int no_group = 77;
+    test::child host([] {
+        const small_cgroup group(96u << 20);
+        if (!group.entered()) return no_group;
+        mp::Pool pool(2);
+        std::vector<std::size_t> sizes(20, 4096);
+        sizes[7] = 512u << 20;
+        auto results = pool.imap(use_memory, sizes, {.chunksize = 5});
+        int right = 0, named = 0;
+        for (auto it = results.begin(); it != results.end(); ++it) try {
+                right += *it == 1;
+            } catch (const mp::WorkerCrashed& e) {
+                const std::string what = e.what();
+                named += e.signal() == SIGKILL && what.find("out of memory") != what.npos &&
+                         what.find("number 7") != what.npos;
+            }
+        if (right != 19) return 1;
+        if (named != 1) return 2;
+        try {  // a SIGKILL that is another's
+            pool.apply([] { ::kill(::getpid(), SIGKILL); });
+            return 3;
+        } catch (const mp::WorkerCrashed& e) {
+            if (std::string(e.what()).find("out of memory") != std::string::npos) return 4;
+        }
+        return pool.apply(square, 3) == 9 ? 0 : 5;
+    });
+    const auto status = host.exit_status();
+    if (status == no_group)
+        WARN("skipped: no memory cgroup can be made here");
+    else
+        CHECK(status == 0);
 }
 
 TEST_CASE("Pool: when the supervisor is killed nobody hangs", "[pool][crash]") {

@@ -19,9 +19,11 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "support/catch.hpp"
+#include "support/child.hpp"
 #include "support/leaks.hpp"
 
 namespace mp = multiprocessing;
@@ -94,6 +96,10 @@ TEST_CASE("mp::map: any callable, items that can't be sent, crashes at their pla
     for (int i = 0; i < 50; ++i) CHECK(out[static_cast<std::size_t>(i)] == 3 * i);
     CHECK(mp::map([&](int x) { return x + factor; }, std::list<int>{1, 2}) ==
           std::vector<int>{4, 5});
+    std::list<std::unique_ptr<int>> owned;
+    owned.push_back(std::make_unique<int>(5));
+    CHECK(mp::map([&](const std::unique_ptr<int>& p) { return *p * factor; }, owned) ==
+          std::vector<int>{15});
     CHECK(mp::map([&](int x) { return x; }, std::vector<int>{}).empty());
     mp::map([&](int) {}, numbers(3));
     CHECK_THROWS_AS(mp::map(
@@ -160,12 +166,78 @@ TEST_CASE("Pool: write_trace writes a track for each worker and a slice for each
     CHECK(count(json, "\"ph\":\"X\"") == 6);
     CHECK(count(json, "\"outcome\":\"crashed\"") == 1);
     CHECK(count(json, "{") == count(json, "}"));
+    CHECK(count(json, "\"ts\":") == 6);
+    CHECK(count(json, "\"dur\":") == 6);
+    CHECK(count(json, "\"queued_us\":") == 6);
+    CHECK(count(json, "\"index\":0,") == 6);
     try {
         pool.write_trace("/nonexistent/trace.json");
         FAIL("no error");
     } catch (const mp::OsError& e) {
         CHECK(std::string(e.what()).find("/nonexistent/trace.json") != std::string::npos);
     }
+}
+
+TEST_CASE("Pool: a trace and the slowest tasks say which item of its map it was",
+          "[pool][trace][stats]") {
+    mp::Pool pool(2);
+    pool.map(square, numbers(30), {.chunksize = 10});
+    char path[] = "/tmp/multiprocessing-trace-XXXXXX";
+    ::close(::mkstemp(path));
+    pool.write_trace(path);
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    ::unlink(path);
+    for (const char* first : {"\"index\":0,", "\"index\":10,", "\"index\":20,"})
+        CHECK(count(text.str(), first) == 1);
+    std::set<std::uint64_t> slowest;
+    for (const auto& one : pool.stats().slowest) slowest.insert(one.index);
+    for (const std::uint64_t index : slowest) CHECK(index < 30);
+    CHECK_FALSE(slowest.empty());
+}
+
+TEST_CASE("Pool: progress is a bar on a terminal, lines elsewhere", "[pool][progress]") {
+    const auto shown_on = [](int to, int from) {
+        test::child program([&] {
+            ::dup2(to, STDERR_FILENO);
+            mp::Pool pool(1);
+            auto failing = pool.imap(
+                [](int i) {
+                    if (i == 2) throw std::runtime_error("two");
+                    return i;
+                },
+                numbers(4), {.progress = true});
+            for (auto it = failing.begin(); it != failing.end(); ++it) try {
+                    *it;
+                } catch (const std::runtime_error&) {
+                }
+            return 0;
+        });
+        CHECK(program.exit_status() == 0);
+        char all[4096];
+        const ssize_t size = ::read(from, all, sizeof all);
+        return std::string(all, static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+    };
+    int ends[2];
+    REQUIRE(::pipe(ends) == 0);
+    const std::string lines = shown_on(ends[1], ends[0]);
+    CHECK(lines.find("4/4, ") == 0);
+    CHECK(lines.find("1 failed\n") != std::string::npos);
+    CHECK(count(lines, "\r") + count(lines, "\x1b") + count(lines, "[") == 0);
+    ::close(ends[0]);
+    ::close(ends[1]);
+
+    const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
+    REQUIRE(master >= 0);
+    REQUIRE(::grantpt(master) == 0);
+    REQUIRE(::unlockpt(master) == 0);
+    const int terminal = ::open(::ptsname(master), O_RDWR | O_NOCTTY);
+    REQUIRE(terminal >= 0);
+    const std::string bar = shown_on(terminal, master);
+    CHECK(bar.find("\r[##############################] 4/4, ") != std::string::npos);
+    CHECK(bar.find("1 failed\x1b[K") != std::string::npos);
+    ::close(terminal);
+    ::close(master);
 }
 
 TEST_CASE("Pool: progress is told until all is done", "[pool][progress]") {

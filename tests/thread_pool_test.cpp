@@ -4,10 +4,14 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <memory>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -46,6 +50,53 @@ TEST_CASE("ThreadPool: the calls of Pool, in this process", "[threads][thread_po
         CHECK(index == 300);
     }
     CHECK_THROWS_AS(pool.apply([]() -> int { throw std::out_of_range("x"); }), std::out_of_range);
+}
+
+TEST_CASE("ThreadPool: everything that the front does", "[threads][thread_pool]") {
+    mp::ThreadPool pool(2);
+    CHECK(pool.apply(mp::bind([](int a, int b) { return a - b; }, 10), 3) == 7);
+    CHECK(*pool.apply([](std::unique_ptr<int> p) { return std::make_unique<int>(*p + 1); },
+                      std::make_unique<int>(1)) == 2);
+    CHECK(pool.starmap([](int a, int b) { return a * b; },
+                       std::vector<std::pair<int, int>>{{1, 2}, {3, 4}}) ==
+          std::vector<int>{2, 12});
+    CHECK(pool.starmap_async([](int a, int b) { return a + b; },
+                             std::vector<std::pair<int, int>>{{1, 2}})
+              .get() == std::vector<int>{3});
+    int sum = 0;
+    for (const int x : pool.imap_unordered(square, numbers(10), {.chunksize = 3})) sum += x;
+    CHECK(sum == 285);
+    std::atomic<int> told{0}, failed{0};
+    pool.apply_async(mp::TaskOptions<int>{.callback = [&](const int& x) { told = x; }}, square, 5)
+        .wait();
+    pool.apply_async(mp::TaskOptions<int>{.error_callback = [&](std::exception_ptr) { ++failed; }},
+                     []() -> int { throw std::runtime_error("x"); })
+        .wait();
+    CHECK(told == 25);
+    CHECK(failed == 1);
+    try {
+        pool.map(
+            [](int i) {
+                if (i % 10 == 3) throw std::runtime_error(std::to_string(i));
+                return i;
+            },
+            numbers(50));
+        FAIL("no exception");
+    } catch (const std::runtime_error& e) {
+        CHECK(std::string(e.what()) == "3");
+    }
+    std::vector<mp::AsyncResult<int>> results;
+    for (int i = 0; i < 4; ++i) results.push_back(pool.apply_async(square, i));
+    sum = 0;
+    for (auto& result : mp::as_completed(std::move(results))) sum += result.get();
+    CHECK(sum == 14);
+    std::uint64_t done = 0;
+    pool.map(square, numbers(10), {.progress = [&](const mp::Progress& p) { done = p.done; }});
+    CHECK(done == 10);
+    CHECK(pool.stats().tasks >= 30);
+    pool.close();
+    CHECK_THROWS_AS(pool.apply(square, 1), mp::ClosedError);
+    pool.join();
 }
 
 TEST_CASE("ThreadPool: many threads use one", "[threads][thread_pool]") {

@@ -33,6 +33,7 @@
 #include <multiprocessing/detail/net/end.hpp>
 #include <multiprocessing/detail/net/listener.hpp>
 #include <multiprocessing/detail/net/login.hpp>
+#include <multiprocessing/detail/net/remote_end.hpp>
 #include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/queue/channel.hpp>
@@ -51,13 +52,15 @@ class connection_base {
 public:
     /// Returns true if recv() would not block: a message is there, or the end of the file.
     /// \throws Error if this end can only send
-    bool poll() { return open().poll(deadline::at_once()); }
+    bool poll() { return poll(duration::zero()); }
     /// Waits for that, so long at most.
-    bool poll(duration timeout) { return open().poll(deadline::after(timeout)); }
+    bool poll(duration timeout) {
+        return with([&](auto& e) { return e.poll(deadline::after(timeout)); });
+    }
 
     /// Sends bytes as one message; it may be empty. As send().
     void send_bytes(std::span<const std::byte> message) {
-        open().send({&message, 1}, raw_bytes.fingerprint);
+        with([&](auto& e) { e.send({&message, 1}, raw_bytes.fingerprint); });
     }
 
     /// Takes a message as bytes, whatever was sent: that of send() as it travels. As recv().
@@ -65,8 +68,10 @@ public:
     ///     connection goes on. Python's can't be used any more
     std::vector<std::byte> recv_bytes(std::optional<std::size_t> max_length = {}) {
         std::vector<std::byte> message;
-        open().recv([&](std::uint64_t, std::span<const std::byte> bytes) {
-            message.assign(bytes.begin(), bytes.end());
+        with([&](auto& e) {
+            e.recv([&](std::uint64_t, std::span<const std::byte> bytes) {
+                message.assign(bytes.begin(), bytes.end());
+            });
         });
         if (max_length && message.size() > *max_length)
             throw_too_short("recv_bytes", std::move(message), *max_length);
@@ -85,12 +90,14 @@ public:
         const std::span<std::byte> to = buffer.subspan(offset);
         std::vector<std::byte> too_long;
         std::size_t length = 0;
-        open().recv([&](std::uint64_t, std::span<const std::byte> bytes) {
-            length = bytes.size();
-            if (length > to.size())
-                too_long.assign(bytes.begin(), bytes.end());
-            else if (length != 0)
-                std::memcpy(to.data(), bytes.data(), length);
+        with([&](auto& e) {
+            e.recv([&](std::uint64_t, std::span<const std::byte> bytes) {
+                length = bytes.size();
+                if (length > to.size())
+                    too_long.assign(bytes.begin(), bytes.end());
+                else if (length != 0)
+                    std::memcpy(to.data(), bytes.data(), length);
+            });
         });
         if (length > to.size()) throw_too_short("recv_bytes_into", std::move(too_long), to.size());
         return length;
@@ -101,19 +108,22 @@ public:
     /// that called this. From the first call on, each change from empty to not empty and back
     /// costs two system calls. It may once be readable in vain, so ask poll(), when the other end
     /// is taken over by a process that it was not moved into.
-    int fileno() const { return open().fileno(); }
+    int fileno() const {
+        return with([](auto& e) { return e.fileno(); });
+    }
 
     /// Whether this end can receive, and send; both unless it is of a simplex pipe. False if
     /// closed.
-    bool readable() const noexcept { return !closed() && end_->readable(); }
-    bool writable() const noexcept { return !closed() && end_->writable(); }
+    bool readable() const noexcept { return !closed() && (remote_ || end_->readable()); }
+    bool writable() const noexcept { return !closed() && (remote_ || end_->writable()); }
 
     /// The other end gets what was sent, and then an EndOfFile. Another thread that waits here gets
     /// a ClosedError, and so does any later call. May be repeated; the destructor does it, too.
     void close() noexcept {
         if (end_) end_->close();
+        if (remote_) remote_->close();
     }
-    bool closed() const noexcept { return !end_ || end_->closed(); }
+    bool closed() const noexcept { return end_ ? end_->closed() : !remote_ || remote_->closed(); }
 
     /// For messages.
     template <class Archive>
@@ -125,23 +135,50 @@ public:
 
 protected:
     connection_base() = default;
-    explicit connection_base(std::unique_ptr<end> of) noexcept : end_(std::move(of)) {}
+    explicit connection_base(any_end of) noexcept
+        : end_(std::move(of.local)), remote_(std::move(of.remote)) {}
     connection_base(connection_base&&) noexcept = default;
     connection_base& operator=(connection_base&& other) noexcept {
-        if (this != &other) end::let_go(std::exchange(end_, std::move(other.end_)));
+        if (this != &other) {
+            end::let_go(std::exchange(end_, std::move(other.end_)));
+            remote_ = std::move(other.remote_);
+        }
         return *this;
     }
     ~connection_base() { end::let_go(std::move(end_)); }
 
+    /// For messages.
     end& open() const {
-        if (!end_) throw ClosedError("this Connection was moved from, or never had a pipe");
+        if (remote_)
+            throw Error(
+                "a Connection to another host can't be sent in a message; move it into the "
+                "arguments of a Process");
+        if (!end_) throw_none();
         return *end_;
+    }
+    /// Calls `f` with the end, of either kind.
+    template <class F>
+    auto with(F f) const -> decltype(f(std::declval<end&>())) {
+        if (end_) [[likely]]
+            return f(*end_);
+        if (!remote_) throw_none();
+        return f(*remote_);
+    }
+    [[noreturn]] static void throw_none() {
+        throw ClosedError("this Connection was moved from, or never had a pipe");
     }
 
     template <class U>
     void put(const U& value) {
         loans in_message;
         const encoded message = encode(value);
+        if (remote_) {
+            if (in_message.any())
+                throw Error(
+                    "send: a handle of shared memory (a Queue, a Lock, a Connection...) can't go "
+                    "to another host");
+            return remote_->send(message.pieces(), fingerprint<U>());
+        }
         std::shared_ptr<const carrier> by;
         if (in_message.watched()) by = open().carries();
         open().send(message.pieces(), fingerprint<U>());
@@ -152,7 +189,7 @@ protected:
         reception in_hand;
         return *get_value<U>(
             [&](auto visit) {
-                open().recv(std::move(visit), in_hand);
+                with([&](auto& e) { e.recv(std::move(visit), in_hand); });
                 return true;
             },
             "recv");
@@ -176,7 +213,17 @@ protected:
 private:
     friend struct wait_access;
 
-    end& waited() const { return open(); }
+    /// What wait() asks.
+    struct waiting {
+        const connection_base& of;
+        bool prepare(std::vector<pollfd>& fds, deadline until) const {
+            return of.with([&](auto& e) { return e.prepare(fds, until); });
+        }
+        bool is_ready() const {
+            return of.with([](auto& e) { return e.is_ready(); });
+        }
+    };
+    waiting waited() const noexcept { return {*this}; }
 
     static inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
 
@@ -192,7 +239,8 @@ private:
                              std::move(message));
     }
 
-    std::unique_ptr<end> end_;  // null: moved from
+    std::unique_ptr<end> end_;            // null: moved from, or
+    std::unique_ptr<remote_end> remote_;  // of a connection to another host
 };
 
 }  // namespace detail
@@ -212,8 +260,7 @@ public:
 
     /// Of no pipe: as if moved from.
     Connection() = default;
-    explicit Connection(std::unique_ptr<detail::end> of) noexcept
-        : connection_base(std::move(of)) {}
+    explicit Connection(detail::any_end of) noexcept : connection_base(std::move(of)) {}
 
     /// Sends a value as one message. Blocks while more than 2 MiB are unread; a larger message is
     /// sent when at most one other is. If killed: the message was sent or it was not.
@@ -242,8 +289,7 @@ public:
     using value_type = void;
 
     Connection() = default;
-    explicit Connection(std::unique_ptr<detail::end> of) noexcept
-        : connection_base(std::move(of)) {}
+    explicit Connection(detail::any_end of) noexcept : connection_base(std::move(of)) {}
 
     /// As Connection<T>::send().
     template <class U>
@@ -291,15 +337,20 @@ private:
         }
     }
     explicit Pipe(ends made) noexcept
-        : first(std::move(made.first)), second(std::move(made.second)) {}
+        : first({std::move(made.first), nullptr}), second({std::move(made.second), nullptr}) {}
 };
 
 /// Where Connections to other programs of this user, on this machine, are accepted.
 ///
 /// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
 /// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients
-/// that say nothing, or garbage, are dropped and delay nobody. (A key, and TCP, need a transport
-/// that this version does not have.)
+/// that say nothing, or garbage, are dropped and delay nobody.
+///
+/// TCP needs a transport: mp::tls with an authkey, or mp::insecure. With a key each side proves to
+/// the other that it has it, on a Unix socket too, before anything else is believed. Between hosts
+/// messages go through the socket; what they hold must not name shared memory (a Queue, a Lock).
+/// Programs of different builds understand each other: integers, floating-point numbers and
+/// containers travel in one little-endian form, and types are known by their names.
 ///
 /// Differences from Python: without an address it is an abstract one, which needs no directory; the
 /// file of a listener that was killed is replaced.
@@ -313,17 +364,18 @@ public:
     /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
     ///     or needs a transport
     explicit Listener(Address address = {}, ListenerOptions options = {})
-        : listener_(std::make_unique<detail::listener>(std::move(address), options)) {}
+        : listener_(std::make_unique<detail::listener>(std::move(address), std::move(options))) {}
 
     /// Waits for the next client that logged in.
     /// \throws ClosedError after close(), by whichever thread, and in a forked child after close()
     ///     in the process that made it; OsError if there are no descriptors for a client: others
-    ///     may be accepted later
+    ///     may be accepted later; AuthenticationError for a client that has another key, or none:
+    ///     others may be accepted all the same
     Connection<> accept() { return Connection<>(open().accept(detail::deadline::never())); }
     /// \throws TimeoutError if none came in time
     Connection<> accept(duration timeout) {
         auto accepted = open().accept(detail::deadline::after(timeout));
-        if (!accepted)
+        if (!accepted.local && !accepted.remote)
             throw TimeoutError("accept: no client came to \"" + address().to_string() +
                                "\" in time");
         return Connection<>(std::move(accepted));
@@ -331,8 +383,9 @@ public:
 
     /// For Client().
     Address address() const { return open().address(); }
-    /// Where the last client came from: nothing, since those of Unix sockets have no address.
-    std::optional<Address> last_accepted() const { return std::nullopt; }
+    /// Where the last client came from that accept() told of, by TCP; those of Unix sockets have no
+    /// address.
+    std::optional<Address> last_accepted() const { return open().last_accepted(); }
 
     /// Nobody is accepted any more, in no process; who waits for that gets an EndOfFile, and those
     /// who were accepted go on. Removes the file. In a forked child: closes its copy.
@@ -356,15 +409,17 @@ private:
     std::unique_ptr<detail::listener> listener_;
 };
 
-/// Connects to a Listener. Does not wait until it accepts: what is sent before that waits there, as
-/// in a Pipe, and if it never does there is an EndOfFile.
+/// Connects to a Listener. At a Unix socket without a key it does not wait until that accepts: what
+/// is sent before waits there, as in a Pipe, and if it never does there is an EndOfFile. Otherwise
+/// it does, until the timeout.
 /// \throws OsError as connect() does (ECONNREFUSED, ENOENT...), or if this process has no
-///     descriptors left; TimeoutError if its backlog stayed full; AuthenticationError if another
-///     user listens there; Error as Listener's
+///     descriptors left; TimeoutError; AuthenticationError if the Listener has another key, or is
+///     another user's; EndOfFile if it ended the connection; Error as Listener's, for a host that
+///     is not known, and if no Listener of ours is there
 inline Connection<> Client(Address address, ClientOptions options = {}) {
-    detail::check_transport("Client", address, options.authkey);
-    auto made = detail::log_in(address, options.timeout);
-    made->limit(options.max_message);
+    detail::check_transport("Client", address, options.transport, options.authkey);
+    auto made = detail::log_in(address, options);
+    if (made.local) made.local->limit(options.max_message);
     return Connection<>(std::move(made));
 }
 

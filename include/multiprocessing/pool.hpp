@@ -57,7 +57,10 @@ struct PoolOptions {
     bool pin_workers = false;
     /// "": "Pool-1", "Pool-2"... The workers are "Pool-1-Worker-1"...
     std::string name = {};
-    /// An initializer that runs longer breaks the pool. Nothing: it may take its time.
+    /// An initializer that runs longer breaks the pool. Nothing: it may take its time. Then tasks
+    /// wait for one that hangs in all workers: get(timeout) throws TimeoutError, cancel() ends what
+    /// is queued, terminate() and the end of this process end the workers; get(), join() and the
+    /// destructor wait.
     std::optional<duration> initializer_timeout = {};
 };
 
@@ -124,7 +127,8 @@ public:
         return map_now<true>(callable, range, options);
     }
 
-    /// The same without waiting. The items are copied or moved in now. TaskOptions in front, of
+    /// The same without waiting. The items are copied in now, or moved out of a container that is
+    /// given away. TaskOptions in front, of
     /// std::vector<R> (of void if the callable returns nothing), have callbacks.
     template <class F, input_range Range>
     requires(!is_task_options<F>) auto map_async(F callable, Range&& range,
@@ -294,7 +298,11 @@ private:
             using item = item_of<Range>;
             // Kept, so that the range need not outlive the call.
             auto kept = std::make_shared<std::vector<item>>();
-            for (auto&& each : range) kept->push_back(std::forward<decltype(each)>(each));
+            for (auto&& each : range)
+                if constexpr (owns_items<Range>)
+                    kept->push_back(std::move(each));
+                else
+                    kept->push_back(std::forward<decltype(each)>(each));
             using chunks = chunker<R, F, keeping_iterator<item>, std::default_sentinel_t, Star>;
             const std::optional<std::size_t> total = kept->size();
             const auto job = std::make_shared<map_job<R, chunks>>(
@@ -476,6 +484,14 @@ auto map(F&& callable, Range&& range, MapOptions options = {}) {
             return pool.map(call{reinterpret_cast<std::uintptr_t>(&kept)}, detail::indices{count},
                             std::move(options));
         }
+    } else if constexpr (std::forward_iterator<detail::iterator_of<Range>> &&
+                         std::is_lvalue_reference_v<detail::item_reference_of<Range>> &&
+                         std::is_invocable_v<F&, detail::item_reference_of<Range>>) {
+        std::vector<std::add_pointer_t<detail::item_reference_of<Range>>> places;
+        for (auto& each : range) places.push_back(std::addressof(each));
+        return map(
+            [&callable](auto* item) -> decltype(auto) { return std::invoke(callable, *item); },
+            places, std::move(options));
     } else {
         std::vector<detail::item_of<Range>> kept;
         for (auto&& each : range) kept.push_back(std::forward<decltype(each)>(each));

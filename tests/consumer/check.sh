@@ -37,8 +37,11 @@ case $way in
         configure out -DWAY=package -DCMAKE_PREFIX_PATH="$scratch/moved"
         cmake --build out
         ./out/program
-        refused "unknown component 'tls'" refused-tls \
-            -DWAY=package -DCOMPONENT=tls -DCMAKE_PREFIX_PATH="$scratch/moved"
+        configure tls -DWAY=package -DCOMPONENT=tls -DCMAKE_PREFIX_PATH="$scratch/moved"
+        cmake --build tls
+        ./tls/tls_program
+        refused "unknown component 'mpi'" refused-component \
+            -DWAY=package -DCOMPONENT=mpi -DCMAKE_PREFIX_PATH="$scratch/moved"
         refused "version" refused-version \
             -DWAY=package -DVERSION=0.2 -DCMAKE_PREFIX_PATH="$scratch/moved"
         ;;
@@ -58,6 +61,10 @@ case $way in
         "$cxx" $flags $(pkg-config --cflags multiprocessing) "$program"/*.cpp -o out \
             $(pkg-config --libs multiprocessing)
         ./out
+        # shellcheck disable=SC2046,SC2086
+        "$cxx" $flags $(pkg-config --cflags multiprocessing-tls) "$program"/tls/*.cpp -o tls_out \
+            $(pkg-config --libs multiprocessing-tls)
+        ./tls_out
         ;;
     include)
         # shellcheck disable=SC2086

@@ -68,9 +68,15 @@ public:
             send(add_one{}, 2, 1);
             lab_.book().withdraw(send(add_one{}, 3, 2));
         });
+        scenario cold =
+            base("worker: its first use of the rings", [this] { send(add_one{}, 1, 1); });
+        cold.prepare = [] { own_clock(microsecond); };
+        cold.check = [this] { return lab_.judge_first(); };
+        to_.add(std::move(cold));
         arrests();
         sleepers();
         supervisors();
+        hosts();
     }
 
 private:
@@ -79,7 +85,7 @@ private:
         return lab_.book().send(f, first, count, timeout);
     }
     scenario base(std::string name, std::function<void()> set_up, std::int64_t step = microsecond,
-                  long stride = 1) {
+                  long runtime_stride = 1) {
         scenario s;
         s.name = std::move(name);
         s.reset = [this, set_up](bystanders&) {
@@ -87,18 +93,21 @@ private:
             set_up();
             lab_.back().stop();
         };
-        s.prepare = [step] { own_clock(step); };
+        s.prepare = [this, step] {
+            lab_.warm();
+            own_clock(step);
+        };
         s.operation = [this] { lab_.victim(); };
-        s.stride = stride;
+        s.runtime_stride = runtime_stride;
         return s;
     }
     /// The victim is judged at once, or its replacement is quicker.
     void tasks(const std::string& name, const std::function<void()>& set_up,
-               std::int64_t step = microsecond, long stride = 1) {
-        scenario s = base("worker: " + name, set_up, step, stride);
+               std::int64_t step = microsecond, long runtime_stride = 1) {
+        scenario s = base("worker: " + name, set_up, step, runtime_stride);
         s.check = [this] { return lab_.judge_first(); };
         to_.add(s);
-        s = base("worker: " + name + "; judged late", set_up, step, stride);
+        s = base("worker: " + name + "; judged late", set_up, step, runtime_stride);
         s.check = [this] { return lab_.replace_first(); };
         to_.add(s);
     }
@@ -150,7 +159,7 @@ private:
         s.check = [this] { return lab_.judge_first(); };
         to_.add(s);
 
-        s.name = "idle: another worker asleep";
+        s.name = "idle: another worker asleep";  // which has taken what would warm the victim
         s.reset = [this](bystanders& others) {
             lab_.fresh();
             others.spawn_asleep([this] { return lab_.work(1, 1); });
@@ -200,6 +209,41 @@ private:
             s.start(0);
             if (!s.wait_for_end(0)) ::_exit(96);
         };
+        const auto order = [this](mpd::supervisor_order::kind what) {
+            lab_.order({what, 0, 0, 0, 0});
+        };
+        add(
+            "supervisor: starts all",
+            [this, order] {
+                send(add_one{}, 1, 1);
+                send(add_one{}, 2, 3);
+                order(mpd::supervisor_order::start);
+            },
+            [](lab_supervisor&) {}, [](lab_supervisor& s) { s.start_all(); });
+        add(
+            "supervisor: finishes",
+            [this, order] {
+                send(add_one{}, 1, 2);
+                order(mpd::supervisor_order::start);
+            },
+            [order](lab_supervisor& s) {
+                s.start_all();
+                s.read_orders();
+                order(mpd::supervisor_order::finish);
+            },
+            [](lab_supervisor& s) { s.finish(); });
+        add(
+            "supervisor: finishes, beside a worker that has ended",
+            [this, order] {
+                send(end_worker{}, 1, 1);
+                order(mpd::supervisor_order::start);
+            },
+            [order](lab_supervisor& s) {
+                s.start_all();
+                s.read_orders();
+                order(mpd::supervisor_order::finish);
+            },
+            [](lab_supervisor& s) { s.finish(); });
         add(
             "supervisor: starts a worker", [this] { send(add_one{}, 1, 3); },
             [](lab_supervisor&) {}, [](lab_supervisor& s) { s.start(0); });
@@ -266,6 +310,54 @@ private:
             answer_book::answer::timeout);
     }
 
+    /// A whole pool, whose parent finds out that its supervisor was killed: within half a second,
+    /// hence the stride.
+    void hosts() {
+        using multiprocessing::Pool;
+        const auto right = [](int i, int got) { return got == i * 7 + 1; };
+        const auto add = [&](const char* name, std::size_t workers, std::function<int(Pool&)> use) {
+            scenario s;
+            s.name = name;
+            s.reset = [host = pool_host(workers, std::move(use))](bystanders& others) {
+                std::fflush(stdout);
+                pool_host::reset();
+                others.spawn([&host] { return host.run(); });
+            };
+            s.seized = pool_host::victim;
+            s.go_on = pool_host::go_on;
+            s.check = [] { return 0; };  // the host's end says it
+            s.wakes_itself = true;
+            s.stride = s.runtime_stride = 23;
+            s.limit = patience;
+            to_.add(std::move(s));
+        };
+        add("host: of two workers, results, end", 2, [right](Pool& pool) {
+            for (int i = 1; i < 4; ++i)
+                if (!right(i, pool.apply(add_one{}, i))) return int{wrong_value};
+            return 0;
+        });
+        add("host: of a worker that crashes and is replaced", 1, [right](Pool& pool) {
+            for (int i = 1; i < 7; i += 2) {
+                if (!right(i, pool.apply(add_one{}, i))) return int{wrong_value};
+                try {
+                    pool.apply(end_worker{}, i + 1);
+                    return int{wrong_value};
+                } catch (const multiprocessing::WorkerCrashed&) {
+                }
+            }
+            return 0;
+        });
+        add("host: of a map that nobody waits for", 1, [right](Pool& pool) {
+            auto all = pool.map_async(add_one{}, std::vector<int>{1, 2, 3}, {.chunksize = 1});
+            pool.close();
+            pool.join();
+            const std::vector<int> got = all.get();
+            for (int i = 1; i < 4; ++i)
+                if (!right(i, got[static_cast<std::size_t>(i - 1)])) return int{wrong_value};
+            return 0;
+        });
+    }
+
     kill_sweep& to_;
     pool_lab& lab_;
     mpd::task_id target_{};
@@ -280,6 +372,7 @@ int main(int argc, char** argv) {
              "glibc.cpu.x86_rep_stosb_threshold=0x1000000",
              0);
     kill_sweep sweep(argc, argv);
+    pool_host::watch_forks();
     pool_lab lab;
     pool_scenarios(sweep, lab).add_all();
     return sweep.run();

@@ -21,6 +21,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,6 +31,7 @@
 #include <multiprocessing/detail/pool/ring_back.hpp>
 #include <multiprocessing/detail/pool/supervisor.hpp>
 #include <multiprocessing/detail/pool/worker.hpp>
+#include <multiprocessing/pool.hpp>
 
 #include "support/child.hpp"
 #include "support/kill_points.hpp"
@@ -62,6 +64,9 @@ constexpr int most_items = 64;
 struct pool_ledger {
     std::atomic<int> ran[most_items];
     std::atomic<int> dead, begun, go;
+    std::atomic<pid_t> victim;
+    std::atomic<pid_t> workers[16];
+    std::atomic<unsigned> seen;
 };
 inline pool_ledger& the_ledger() {
     static pool_ledger& one = shared_memory<pool_ledger>();
@@ -194,7 +199,7 @@ public:
             item != static_cast<std::uint64_t>(t->answered - t->base))
             how = mpd::task_end::retired;
         if (how == mpd::task_end::timed_out) put(*t, answer::timeout);
-        if (how == mpd::task_end::crashed) put(*t, answer::crash);
+        if (how == mpd::task_end::crashed || how == mpd::task_end::no_memory) put(*t, answer::crash);
         back_.forget({t->header.index, t->header.generation});
         if (t->answered < t->count) submit(*t);
     }
@@ -263,6 +268,12 @@ private:
     int complaint_ = 0;
 };
 
+/// Or nobody has reaped it yet.
+inline bool is_gone(pid_t pid) {
+    const char state = process_state(pid);
+    return state == '?' || state == 'Z' || state == 'X';
+}
+
 /// A back whose workers the test starts.
 class lab_back final : public mpd::ring_back<> {
 public:
@@ -284,12 +295,20 @@ public:
 /// Its steps one by one, in the process that is killed.
 class lab_supervisor final : public mpd::supervisor<> {
 public:
+    using supervisor::alive_;
     using supervisor::arrest_overdue;
+    using supervisor::look;
     using supervisor::read_orders;
     using supervisor::reap;
     using supervisor::start;
+    using supervisor::start_all;
     using supervisor::supervisor;
 
+    /// As run() does, once it was told to finish.
+    void finish() {
+        while (alive_ != 0 && look(deadline::never(), true)) {
+        }
+    }
     /// \return false if it does not end
     bool wait_for_end(std::uint32_t w) {
         return mpd::wait_readable(workers_[w].process->sentinel(), deadline::after(patience));
@@ -300,6 +319,7 @@ class pool_lab {
 public:
     using answer = answer_book::answer;
     static constexpr auto soon = 2s;
+    static constexpr std::uint64_t no_message = 99;
 
     lab_back& back() { return *back_; }
     answer_book& book() { return *book_; }
@@ -316,6 +336,7 @@ public:
             back_->results(w).patience = std::chrono::seconds(10);
             back_->board().slot(w, 1).renew(deadline::clock());
         }
+        back_->tasks().put({}, no_message, deadline::never());  // for warm()
         most_items_ = 0;
         initializer_ = {};
         next_[0] = 2;
@@ -330,6 +351,12 @@ public:
                           most_items_, initializer_, true});
     }
     int victim() { return work(0, 1); }
+    /// In the victim, before its steps: the first use of a ring in a process maps a segment, which
+    /// is thousands of instructions that nobody else sees. Messages of no kind, to be passed over.
+    void warm() {
+        back_->tasks().get(deadline::at_once(), [](auto...) {});
+        back_->results(0).put({}, no_message, deadline::never());
+    }
 
     // --- a supervisor
 
@@ -515,11 +542,6 @@ public:
     }
 
 private:
-    static bool is_gone(pid_t pid) {
-        const char state = process_state(pid);
-        return state == '?' || state == 'Z' || state == 'X';
-    }
-
     std::unique_ptr<lab_back> back_;
     std::unique_ptr<answer_book> book_;
     std::shared_ptr<mpd::pool_ring> reports_;
@@ -529,6 +551,75 @@ private:
     std::uint64_t most_items_ = 0;
     std::function<void()> initializer_;
     std::uint32_t next_[2] = {2, 1};
+};
+
+/// A program with a real pool, whose supervisor is killed behind its first int3.
+class pool_host {
+public:
+    /// \param use  of the pool; returns 0 if all that it got is right
+    pool_host(std::size_t workers, std::function<int(multiprocessing::Pool&)> use)
+        : workers_(workers), use_(std::move(use)) {}
+
+    /// Before a host is forked; once in a program.
+    static void watch_forks() {
+        ::pthread_atfork(&pool_host::stop_at_first_fork, nullptr, nullptr);
+    }
+
+    static void reset() { std::memset(static_cast<void*>(&the_ledger()), 0, sizeof(pool_ledger)); }
+    static pid_t victim() {
+        pid_t pid = 0;
+        eventually([&] { return (pid = the_ledger().victim) != 0; });
+        return pid;
+    }
+    static void go_on() { the_ledger().go = 1; }
+
+    /// The program. Nobody in it may hang, whatever became of the supervisor.
+    int run() const {
+        host_pid() = ::getpid();
+        int result = 0;
+        {
+            multiprocessing::Pool pool(
+                multiprocessing::PoolOptions{.processes = workers_, .initializer = [] {
+                                                 const unsigned n = the_ledger().seen++;
+                                                 the_ledger().workers[n % 16] = ::getpid();
+                                             }});
+            try {
+                result = use_(pool);
+            } catch (const multiprocessing::PoolBroken&) {
+            }
+        }
+        const bool gone = eventually([] {
+            for (const auto& pid : the_ledger().workers)
+                if (const pid_t one = pid; one != 0 && !is_gone(one)) return false;
+            return true;
+        });
+        if (!gone) return worker_left;
+        for (const auto& ran : the_ledger().ran)
+            if (ran > 1) return ran_twice;
+        return result;
+    }
+
+private:
+    static pid_t& host_pid() {
+        static pid_t pid = 0;
+        return pid;
+    }
+    /// In the supervisor, within its first start of a worker: its own start is over then, for
+    /// which its parent would not wait for ever.
+    static void stop_at_first_fork() {
+        if (host_pid() == 0 || host_pid() == ::getpid()) return;
+        host_pid() = 0;
+        sigset_t ends;
+        sigemptyset(&ends);
+        sigaddset(&ends, SIGCHLD);
+        ::sigprocmask(SIG_BLOCK, &ends, nullptr);  // as pool_lab::supervise()
+        the_ledger().victim = ::getpid();
+        while (the_ledger().go == 0) pause_briefly();
+        asm volatile("int3" ::: "memory");
+    }
+
+    std::size_t workers_;
+    std::function<int(multiprocessing::Pool&)> use_;
 };
 
 }  // namespace test

@@ -10,10 +10,11 @@
 /// after it on_block() acts, and stepping goes on: "woken, but killed before its next instruction"
 /// is covered.
 ///
-/// A single step costs some 30 us, so instruction n is reached by a breakpoint at an address that
-/// was passed shortly before, counting its hits, and the rest by steps. (An int3 in the victim's
-/// own copy of the page, taken out again: hardware breakpoints never hit in some virtual machines,
-/// and nothing says so.) A victim that was not where it should be when it was killed counts as
+/// A single step costs some 30 us, so instruction n is reached by breakpoints, each at an address
+/// that is not passed between the one before and its own place, and the rest by steps. (An int3 in
+/// the victim's own copy of the page, taken out again: hardware breakpoints never hit in some
+/// virtual machines, and nothing says so. None is set over a fork: the child would have it.) A
+/// victim that was not where it should be when it was killed counts as
 /// astray: more than a few mean that the sweep is not one. The kernel's clock code in the vdso
 /// counts as one instruction: it touches nothing that is shared, and repeats itself while a stepped
 /// process is too slow for it. x86-64 only: elsewhere `kill_points_work` is false.
@@ -32,16 +33,19 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <numeric>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -103,13 +107,18 @@ private:
 
 struct scenario {
     std::string name;
-    std::function<void(bystanders&)> reset;          // tester: fresh state, early helpers
-    std::function<void()> prepare = {};              // victim, before its first kill point
-    std::function<void()> operation = {};            // victim: what is killed
+    std::function<void(bystanders&)> reset;  // tester: fresh state, early helpers
+    std::function<void()> prepare = {};      // victim, before its first kill point
+    std::function<void()> operation = {};    // victim: what is killed
+    // Or the victim is a process that reset() has made: named here, it goes on when it is traced,
+    // to an int3.
+    std::function<pid_t()> seized = {};
+    std::function<void()> go_on = {};
     std::function<void(bystanders&)> on_block = {};  // tester: the victim sleeps for the first time
-    std::function<int()> check = {};          // after the kill, in a process of its own: 0 is good
-    bool wakes_itself = false;                // a timeout ends its sleep
-    long stride = 1;                          // where instructions are many and alike
+    std::function<int()> check = {};  // after the kill, in a process of its own: 0 is good
+    bool wakes_itself = false;        // a timeout ends its sleep
+    long stride = 1;                  // where instructions are many and alike
+    long runtime_stride = 1;  // likewise, in the C++ runtime: it unwinds, and shares nothing
     std::chrono::milliseconds limit{10'000};  // for the check and the helpers
 };
 
@@ -159,7 +168,8 @@ public:
         const long sleeps = measure(s, r);
         std::vector<long> points;
         for (long n = 0; n <= r.instructions; ++n)
-            if (!repeats(n) && n % s.stride == static_cast<long>(start % std::uint64_t(s.stride)))
+            if (const long stride = in_runtime(n) ? s.runtime_stride : s.stride;
+                !repeats(n) && n % stride == static_cast<long>(start % std::uint64_t(stride)))
                 points.push_back(n);
         for (long sleep = 0; sleep < sleeps && !over(); ++sleep) trial(s, r.instructions, sleep, r);
         const auto count = static_cast<std::uint64_t>(points.size());
@@ -184,7 +194,21 @@ private:
     enum class stop { stepped, asleep, gone };
     static constexpr int ticks_asleep = 2, ticks_woken = 50, ticks_timeout = 300;
 
+    static pid_t seize_victim(const scenario& s) {
+        const pid_t victim = s.seized();
+        if (victim <= 0 || ::ptrace(PTRACE_ATTACH, victim, 0, 0) != 0) give_up("no victim");
+        wait_status(victim, __WALL);
+        s.go_on();
+        for (int signal = 0; signal != SIGTRAP;) {
+            ::ptrace(PTRACE_CONT, victim, 0, signal == SIGSTOP ? 0 : signal);
+            const int status = wait_status(victim, __WALL);
+            if (!WIFSTOPPED(status)) give_up("the victim did not reach its start");
+            signal = WSTOPSIG(status);
+        }
+        return victim;
+    }
     static pid_t start_victim(const scenario& s) {
+        if (s.seized) return seize_victim(s);
         const pid_t victim = fork_child([&s] {
             ::ptrace(PTRACE_TRACEME, 0, 0, 0);
             if (s.prepare) s.prepare();
@@ -244,13 +268,29 @@ private:
         if (how == stop::stepped) behind.take_back();
         return how;
     }
-    static std::pair<std::uintptr_t, std::uintptr_t> vdso() {
-        std::pair<std::uintptr_t, std::uintptr_t> range{0, 0};
+    using address_range = std::pair<std::uintptr_t, std::uintptr_t>;
+    static std::vector<address_range> code_of(std::initializer_list<const char*> names) {
+        std::vector<address_range> all;
         std::ifstream maps("/proc/self/maps");
         for (std::string line; std::getline(maps, line);)
-            if (line.find("[vdso]") != std::string::npos)
-                std::sscanf(line.c_str(), "%zx-%zx", &range.first, &range.second);
-        return range;
+            if (line.find(" r-xp ") != std::string::npos)
+                for (const char* name : names)
+                    if (address_range one;
+                        line.find(name) != std::string::npos &&
+                        std::sscanf(line.c_str(), "%zx-%zx", &one.first, &one.second) == 2)
+                        all.push_back(one);
+        return all;
+    }
+    static address_range vdso() {
+        const auto found = code_of({"[vdso]"});
+        return found.empty() ? address_range{0, 0} : found.front();
+    }
+    bool in_runtime(long n) const {
+        if (static_cast<std::size_t>(n) >= trace_.size()) return false;
+        const std::uintptr_t at = trace_[static_cast<std::size_t>(n)];
+        return std::any_of(runtime_.begin(), runtime_.end(), [at](const address_range& one) {
+            return at >= one.first && at < one.second;
+        });
     }
     static void kill_victim(pid_t victim) {
         ::kill(victim, SIGKILL);
@@ -271,6 +311,19 @@ private:
         return wait_stop(victim, s.wakes_itself ? ticks_timeout : ticks_woken);
     }
 
+    /// Whether it is about to fork.
+    bool forks(pid_t victim, const user_regs_struct& regs) {
+        const auto at = static_cast<std::uintptr_t>(regs.rip);
+        if (at >= vdso_.first && at < vdso_.second) return false;
+        auto known = is_syscall_.find(at);
+        if (known == is_syscall_.end())
+            known = is_syscall_
+                        .emplace(at, (::ptrace(PTRACE_PEEKTEXT, victim, at, 0) & 0xffff) == 0x050f)
+                        .first;
+        return known->second && (regs.rax == SYS_clone || regs.rax == SYS_clone3 ||
+                                 regs.rax == SYS_fork || regs.rax == SYS_vfork);
+    }
+
     /// Records the address of each instruction. \return how often it slept
     long measure(const scenario& s, kill_result& r) {
         bystanders others;
@@ -278,9 +331,13 @@ private:
         const pid_t victim = start_victim(s);
         block_state block;
         trace_.clear();
+        forks_.clear();
         for (;;) {
-            const auto at = instruction_pointer(victim);
+            user_regs_struct regs{};
+            ::ptrace(PTRACE_GETREGS, victim, 0, &regs);
+            const auto at = static_cast<std::uintptr_t>(regs.rip);
             if (at == reinterpret_cast<std::uintptr_t>(&mp_test_operation_ends)) break;
+            if (forks(victim, regs)) forks_.push_back(static_cast<long>(trace_.size()));
             trace_.push_back(at);
             stop how = step(victim, at);
             if (how == stop::asleep) {
@@ -291,31 +348,69 @@ private:
             ++r.instructions;
         }
         kill_victim(victim);
+        plan_ways();
         return block.sleeps;
     }
 
-    /// Inside one long `rep movs`, of which each turn is a step, some turns will do.
-    bool repeats(long n) const {
-        const auto i = static_cast<std::size_t>(n);
-        return i > 0 && i + 1 < trace_.size() && trace_[i] == trace_[i - 1] &&
-               trace_[i] == trace_[i + 1] && n % 256 != 0;
+    /// Finds the cheapest way to each instruction.
+    void plan_ways() {
+        constexpr long price = 4;  // of a breakpoint, in steps
+        const auto size = static_cast<long>(trace_.size());
+        from_.assign(trace_.size(), -1);
+        std::unordered_map<std::uintptr_t, long> last;  // where each address was passed last
+        struct place {
+            long at, cost;
+        };
+        std::vector<place> cheap;  // behind each no cheaper one comes
+        auto fork = forks_.begin();
+        long barrier = -1, cost = 0;
+        for (long n = 0; n < size; ++n) {
+            const std::uintptr_t address = trace_[static_cast<std::size_t>(n)];
+            if (n > 0) {
+                ++cost;
+                const auto passed = last.find(address);
+                const long first = std::max(barrier, passed == last.end() ? -1 : passed->second);
+                const auto from =
+                    std::upper_bound(cheap.begin(), cheap.end(), first,
+                                     [](long before, const place& one) { return before < one.at; });
+                if (from != cheap.end() && from->cost + price < cost &&
+                    (address < vdso_.first || address >= vdso_.second)) {
+                    cost = from->cost + price;
+                    from_[static_cast<std::size_t>(n)] = from->at;
+                }
+            }
+            last[address] = n;
+            while (!cheap.empty() && cheap.back().cost >= cost) cheap.pop_back();
+            cheap.push_back({n, cost});
+            if (fork != forks_.end() && *fork == n) barrier = n, ++fork;
+        }
+    }
+    /// The breakpoints on the way to instruction n, {from, to}, the last first.
+    std::vector<std::pair<long, long>> way_to(long n) const {
+        std::vector<std::pair<long, long>> way;
+        n = std::min(n, static_cast<long>(from_.size()) - 1);
+        while (n > 0) {
+            const long from = from_[static_cast<std::size_t>(n)];
+            if (from >= 0) way.emplace_back(from, n);
+            n = from >= 0 ? from : n - 1;
+        }
+        return way;
     }
 
-    /// The cheapest way to instruction n: run to the k-th hit of an earlier address, then step.
-    std::pair<long, long> anchor_of(long n) const {
-        std::pair<long, long> best{0, 0};
-        double least = static_cast<double>(n);
-        const auto size = static_cast<long>(trace_.size());
-        for (long j = std::min(n, size - 1); j > 0 && n - j <= 64; --j) {
-            if (static_cast<double>(n - j) + 4 >= least) break;
-            const auto target = trace_[static_cast<std::size_t>(j)];
-            long hits = 0;
-            for (long i = 0; i <= j && static_cast<double>(hits) * 3 < least; ++i)
-                hits += trace_[static_cast<std::size_t>(i)] == target;
-            const double cost = static_cast<double>(hits) * 3 + 3 + static_cast<double>(n - j);
-            if (cost < least) least = cost, best = {j, hits};
+    /// Inside a long loop, turns of at most 16 instructions through the same addresses (a `rep
+    /// movs`, each of whose turns is a step; a memcpy), some turns will do.
+    bool repeats(long n) const {
+        constexpr long longest = 16, whole = 8, one_in = 64;
+        for (long turn = 1; turn <= longest; ++turn) {
+            const long first = n - whole * turn, last = n + whole * turn;
+            if (first < 0 || last >= static_cast<long>(trace_.size())) return false;
+            const auto at = [this](long i) { return trace_[static_cast<std::size_t>(i)]; };
+            if (at(n) != at(n - turn)) continue;
+            long i = first;
+            while (i + turn <= last && at(i) == at(i + turn)) ++i;
+            if (i + turn > last) return n / turn % one_in != 0;
         }
-        return best;
+        return false;
     }
 
     void trial(const scenario& s, long n, long kill_asleep, kill_result& r) {
@@ -326,12 +421,18 @@ private:
             s.reset(others);
             const pid_t victim = start_victim(s);
             block_state block;
-            auto [anchor, hits] = anchor_of(n);
-            const breakpoint mark(victim, trace_[static_cast<std::size_t>(anchor)]);
-            if (hits) mark.set();
+            auto way = way_to(n);
             for (long done = 0; done < n;) {
+                const bool far = !way.empty() && way.back().first == done;
+                const long next = far ? way.back().second : done + 1;
+                std::optional<breakpoint> mark;
+                if (far) {
+                    way.pop_back();
+                    mark.emplace(victim, trace_[static_cast<std::size_t>(next)]);
+                    mark->set();
+                }
                 stop what;
-                if (hits) {
+                if (far) {
                     ::ptrace(PTRACE_CONT, victim, 0, 0);
                     what = wait_stop(victim);
                 } else {
@@ -342,17 +443,8 @@ private:
                     what = pass_block(s, others, victim, block);
                 }
                 if (what != stop::stepped) break;
-                if (!hits) {
-                    ++done;
-                    continue;
-                }
-                mark.take_back();
-                if (--hits == 0) {
-                    done = anchor;
-                } else {
-                    if (step(victim, instruction_pointer(victim)) != stop::stepped) break;
-                    mark.set();
-                }
+                if (far) mark->take_back();
+                done = next;
             }
             if (process_state(victim) == 't') at = instruction_pointer(victim);
             kill_victim(victim);
@@ -400,8 +492,12 @@ private:
     }
 
     bool verbose_;
-    const std::pair<std::uintptr_t, std::uintptr_t> vdso_ = vdso();
+    const address_range vdso_ = vdso();
+    const std::vector<address_range> runtime_ = code_of({"/libgcc_s", "/libstdc++", "/ld-linux"});
     std::vector<std::uintptr_t> trace_;  // address of instruction n
+    std::vector<long> forks_;            // instructions that fork
+    std::vector<long> from_;  // where a breakpoint at instruction n is to be set; -1: step there
+    std::unordered_map<std::uintptr_t, bool> is_syscall_;  // by address
 };
 
 #else

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <multiprocessing/detail/net/stream.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/process/auth_key.hpp>
 #include <multiprocessing/errors.hpp>
@@ -49,47 +50,59 @@ private:
     std::string text_;
 };
 
-/// How bytes travel. By default: to a Unix socket without a key as they are, and to nothing else.
-class Transport {};
-
 struct ListenerOptions {
     /// How many may wait to be accepted.
     int backlog = 128;
+    /// Of 32 bytes or more, for mp::tls.
     std::optional<AuthKey> authkey = {};
     Transport transport = {};
     /// After which a client that has not said who it is is dropped.
     duration login_timeout = std::chrono::seconds(5);
-    /// Bytes: a longer message is refused when it is sent, and dropped when it is received.
+    /// Bytes: a longer message is refused when it is sent, and dropped when it is received; from
+    /// another host it ends the connection.
     std::size_t max_message = std::numeric_limits<std::size_t>::max();
+    /// TCP: after which a host that does not answer is given up, and one that stops in the middle
+    /// of a message.
+    duration unreachable_timeout = std::chrono::seconds(20);
 };
 
 struct ClientOptions {
+    /// As in ListenerOptions.
     std::optional<AuthKey> authkey = {};
     Transport transport = {};
-    /// For the connection to be made.
+    /// For the connection to be made, and the login.
     duration timeout = std::chrono::seconds(10);
     /// As in ListenerOptions.
     std::size_t max_message = std::numeric_limits<std::size_t>::max();
+    duration unreachable_timeout = std::chrono::seconds(20);
 };
 
 namespace detail {
 
 /// \param who  "Listener"
-/// \throws Error if they need another transport than there is
-inline void check_transport(const char* who, const Address& address,
+/// \throws Error if address, transport and key don't go together
+inline void check_transport(const char* who, const Address& address, const Transport& transport,
                             const std::optional<AuthKey>& key) {
-    const std::string made = std::string(who) + " at \"" + address.to_string() + "\": ";
-    if (key)
-        throw Error(made +
-                    "with an authkey the transport must be said: mp::tls, which is keyed by "
-                    "it, or none and mp::insecure for TCP without a key. This version has "
-                    "neither: use a Unix socket, which admits only processes of this user, "
-                    "without an authkey");
-    if (address.is_tcp())
-        throw Error(made +
-                    "for a TCP address the transport must be said: mp::tls with an authkey, "
-                    "or mp::insecure without. This version has neither: use a Unix socket, "
-                    "\"/path\" or \"@name\"");
+    static constexpr std::size_t shortest = 32;  // bytes: a password could be guessed offline
+    const transport_kind* const kind = transport.kind();
+    const auto refuse = [&](const char* why) {
+        throw Error(std::string(who) + " at \"" + address.to_string() + "\": " + why);
+    };
+    if (!kind && key)
+        refuse(
+            "with an authkey the transport must be said: mp::tls (multiprocessing/tls.hpp), which "
+            "is keyed by it; mp::insecure is TCP without a key");
+    if (!kind && address.is_tcp())
+        refuse(
+            "for a TCP address the transport must be said: mp::tls (multiprocessing/tls.hpp) with "
+            "an authkey, or mp::insecure without");
+    if (!kind) return;
+    if (kind->is_keyed && !key) refuse("mp::tls needs an authkey; mp::insecure is without");
+    if (!kind->is_keyed && key) refuse("mp::insecure uses no authkey; mp::tls does");
+    if (kind->is_keyed && key->bytes().size() < shortest)
+        refuse(
+            "mp::tls needs an authkey of at least 32 random bytes, as AuthKey::generate() makes "
+            "them");
 }
 
 /// For bind() and connect().

@@ -1017,13 +1017,14 @@ private:
 inline namespace abi_1 {
 
 inline end_table::end_table() {
-    static constexpr fork_hooks hooks{.in_child = [] {
-        handover::heir = 0;  // of what its parent was dropping just then
-        for_each([](end& one) { one.forked(handover::launching); });
-    }};
+    static constexpr fork_hooks hooks{
+        .in_child =
+            [] {
+                handover::heir = 0;  // of what its parent was dropping just then
+                for_each([](end& one) { one.forked(handover::launching); });
+            },
+        .settle = [] { for_each([](end& one) { one.settle(); }); }};
     process_identity::get().hook(fork_hooks::connections, hooks);
-    handover::get().settle[0].store([] { for_each([](end& one) { one.settle(); }); },
-                                    std::memory_order_release);
 }
 
 template <class F>

@@ -2,7 +2,7 @@
 #pragma once
 
 /// \file
-/// A listening Unix socket, and those who log in at it.
+/// A listening socket, and those who log in at it.
 
 #include <algorithm>
 #include <atomic>
@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <deque>
-#include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -33,6 +33,9 @@
 #include <multiprocessing/detail/net/address.hpp>
 #include <multiprocessing/detail/net/end.hpp>
 #include <multiprocessing/detail/net/login.hpp>
+#include <multiprocessing/detail/net/remote_end.hpp>
+#include <multiprocessing/detail/net/stream.hpp>
+#include <multiprocessing/detail/net/tcp.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
@@ -83,17 +86,22 @@ private:
 ///     accepts, who comes is refused, and another listener may replace the file.
 class listener {
 public:
-    listener(Address at, const ListenerOptions& options)
+    listener(Address at, ListenerOptions options)
         : address_(at.empty() ? choose() : std::move(at)),
-          login_timeout_(options.login_timeout),
-          most_(options.max_message),
-          backlog_(std::max(options.backlog, 1)) {
-        check_transport("Listener", address_, options.authkey);
-        const unix_address where(address_);
-        socket_ = unix_socket(SOCK_NONBLOCK);
+          is_tcp_(address_.is_tcp()),
+          options_(std::move(options)) {
+        check_transport("Listener", address_, options_.transport, options_.authkey);
+        if (is_tcp_) {
+            const Address wanted = address_;
+            socket_ = listen_tcp(wanted, options_.backlog, address_);
+        } else {
+            socket_ = unix_socket(SOCK_NONBLOCK);
+        }
         call("fcntl(F_SETOWN)", [&] { return ::fcntl(socket_.get(), F_SETOWN, ::getpid()); });
         make_set();  // first: what fails then leaves no file
         listed_.emplace(*this);
+        if (is_tcp_) return;
+        const unix_address where(address_);
         if (address_.is_abstract())
             bind_and_listen(where);
         else
@@ -104,10 +112,14 @@ public:
     ~listener() { close(); }
 
     const Address& address() const noexcept { return address_; }
+    std::optional<Address> last_accepted() {
+        const std::lock_guard lock(mutex_);
+        return last_accepted_;
+    }
 
-    /// Null if the deadline came.
-    /// \throws ClosedError after close(), also in another thread; OsError
-    std::unique_ptr<end> accept(deadline until) {
+    /// Empty if the deadline came.
+    /// \throws ClosedError after close(), also in another thread; OsError; AuthenticationError
+    any_end accept(deadline until) {
         for (;;) {
             std::shared_ptr<unique_fd> set;
             deadline next = until;
@@ -115,15 +127,18 @@ public:
                 const std::lock_guard lock(mutex_);
                 hear();
                 if (!ready_.empty()) {
-                    std::unique_ptr<end> one = std::move(ready_.front());
+                    arrival one = std::move(ready_.front());
                     ready_.pop_front();
                     if (ready_.empty()) drain(some_);
-                    return one;
+                    last_accepted_ = one.from;
+                    if (!one.refused.empty()) throw AuthenticationError(one.refused);
+                    return std::move(one.made);
                 }
                 set = set_;
-                for (const newcomer& one : newcomers_) next = deadline::earlier(next, one.until());
+                if (!newcomers_.empty())  // the oldest one
+                    next = deadline::earlier(next, newcomers_.begin()->second.until());
             }
-            if (until.passed()) return nullptr;
+            if (until.passed()) return {};
             wait_readable(set->get(), next);
         }
     }
@@ -196,7 +211,8 @@ private:
     }
     /// Clients will take this process for the one that listens.
     void listen() const {
-        call("Listener: listen", [&] { return ::listen(socket_.get(), backlog_); });
+        call("Listener: listen",
+             [&] { return ::listen(socket_.get(), std::max(options_.backlog, 1)); });
     }
 
     /// Binds to a path, where the file of a listener that is gone may be. The directory is locked
@@ -217,7 +233,7 @@ private:
         if (::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode)) {
             const unique_fd probe = unix_socket(SOCK_NONBLOCK);
             const bool connected = ::connect(probe.get(), where.get(), where.size()) == 0;
-            if (connected ? has_ended(peer_of(probe).pid) : errno == ECONNREFUSED)
+            if (connected ? has_ended(peer_of(probe.get()).pid) : errno == ECONNREFUSED)
                 ::unlink(path.c_str());  // nobody listens; bind() says what if it fails
         }
         bind_and_listen(where);
@@ -244,9 +260,10 @@ private:
         set_ = std::move(set);
         some_ = std::move(some);
     }
-    static void add(const unique_fd& set, int fd) {
+    static void add(const unique_fd& set, int fd, std::uint64_t number = 0) {
         epoll_event event{};
         event.events = EPOLLIN;
+        event.data.u64 = number;
         call("epoll_ctl", [&] { return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event); });
     }
     static void drain(const unique_fd& event) noexcept {
@@ -265,39 +282,83 @@ private:
                 return ::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
             }));
             if (!one) {
-                if (errno == ECONNABORTED) continue;
-                if (errno != EAGAIN) throw_os_error(errno, "accept");
-                require_not_ended();
-                break;
+                const int error = errno;
+                if (error == EAGAIN || error == EINVAL) require_not_ended();
+                if (error == EAGAIN) break;
+                if (is_of_the_client(error)) continue;
+                throw_os_error(error, "accept");
             }
             one = off_stdio(std::move(one));
-            if (peer_of(one).user != ::geteuid()) continue;  // dropped
-            newcomer comes(std::move(one), deadline::after(login_timeout_));
+            if (is_tcp_)
+                tune(one.get(), options_.unreachable_timeout);
+            else if (peer_of(one.get()).user != ::geteuid())
+                continue;  // dropped
+            newcomer comes(open(std::move(one)), is_tcp_, deadline::after(options_.login_timeout));
             if (hear(comes)) continue;
-            add(*set_, comes.fd());
-            newcomers_.push_back(std::move(comes));
+            add(*set_, comes.fd(), ++comers_);
+            newcomers_.emplace(comers_, std::move(comes));
             if (newcomers_.size() > most_newcomers) forget(newcomers_.begin());
         }
-        for (auto it = newcomers_.begin(); it != newcomers_.end() && ready_.empty();) {
-            const auto here = it++;
-            if (here->late() || hear(*here)) forget(here);
+        while (!newcomers_.empty() && newcomers_.begin()->second.late()) forget(newcomers_.begin());
+        epoll_event said[most_at_once];
+        const int count = newcomers_.empty() || !ready_.empty() ? 0 : retry([&] {
+            return ::epoll_wait(set_->get(), said, most_at_once, 0);
+        });
+        for (int i = 0; i < count && ready_.empty(); ++i) {
+            const std::uint64_t number = said[i].data.u64;  // which may be misaligned
+            const auto one = newcomers_.find(number);
+            if (one != newcomers_.end() && hear(one->second)) forget(one);
         }
+    }
+    /// Errors of accept4() that are about one client, who is gone (accept(2)).
+    static bool is_of_the_client(int error) noexcept {
+        switch (error) {
+            case ECONNABORTED:
+            case ENETDOWN:
+            case EPROTO:
+            case ENOPROTOOPT:
+            case EHOSTDOWN:
+            case ENONET:
+            case EHOSTUNREACH:
+            case EOPNOTSUPP:
+            case ENETUNREACH:
+                return true;
+            default:
+                return false;
+        }
+    }
+    std::unique_ptr<stream> open(unique_fd socket) const {
+        const transport_kind* const kind = options_.transport.kind();
+        return (kind ? kind : &plain_transport)
+            ->open(std::move(socket), transport_kind::side::server,
+                   options_.authkey ? &*options_.authkey : nullptr);
     }
     /// \return whether that one is done with
     bool hear(newcomer& one) {
-        switch (one.read()) {
-            case newcomer::progress::waits:
-                return false;
-            case newcomer::progress::refused:
-                return true;
-            case newcomer::progress::complete:
-                break;
+        arrival comes;
+        try {
+            switch (one.read(options_)) {
+                case newcomer::progress::waits:
+                    return false;
+                case newcomer::progress::refused:
+                    return true;
+                case newcomer::progress::complete:
+                    break;
+            }
+            if (is_tcp_) comes.from = peer_address_of(one.fd());
+            stop_polling(one);  // its socket may live on
+            comes.made = one.arrive(options_);
+            if (!comes.made.local && !comes.made.remote) return true;
+        } catch (const AuthenticationError& e) {
+            if (is_tcp_) comes.from = peer_address_of(one.fd());
+            comes.refused = e.what();
+        } catch (const TimeoutError&) {  // it can't be reached any more
+            return true;
+        } catch (const EndOfFile&) {  // what it says is damaged
+            return true;
         }
-        if (auto arrived = one.arrive(peer_of(one.socket()).pid)) {
-            arrived->limit(most_);
-            ready_.push_back(std::move(arrived));
-            retry([&] { return ::eventfd_write(some_.get(), 1); });
-        }
+        ready_.push_back(std::move(comes));
+        retry([&] { return ::eventfd_write(some_.get(), 1); });
         return true;
     }
     /// In a process that did not make it: watches the owner, or becomes it (K1).
@@ -333,7 +394,7 @@ private:
     }
     /// In the owner.
     void end_for_all() noexcept {
-        if (!address_.is_abstract()) {
+        if (!is_tcp_ && !address_.is_abstract()) {
             struct stat now;
             const char* const path = address_.to_string().c_str();
             if (::lstat(path, &now) == 0 && now.st_ino == inode_ && now.st_dev == device_)
@@ -360,17 +421,25 @@ private:
     void settle() noexcept {
         const std::lock_guard lock(mutex_);
         if (socket_ && made_by_ != this_pid() && ::fcntl(socket_.get(), F_GETOWN) == this_pid())
-            ::listen(socket_.get(), backlog_);
+            ::listen(socket_.get(), std::max(options_.backlog, 1));
     }
-    void forget(std::list<newcomer>::iterator one) noexcept {
-        ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, one->fd(), nullptr);  // a child may have a copy
+    void forget(std::map<std::uint64_t, newcomer>::iterator one) noexcept {
+        stop_polling(one->second);  // a child may have a copy
         newcomers_.erase(one);
     }
+    void stop_polling(const newcomer& one) noexcept {
+        ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, one.fd(), nullptr);  // no effect if it is not in
+    }
 
-    const Address address_;
-    const duration login_timeout_;
-    const std::size_t most_;
-    const int backlog_;
+    struct arrival {
+        any_end made;
+        std::string refused;  // why, if it is not empty
+        std::optional<Address> from;
+    };
+
+    Address address_;  // fixed by the constructor
+    const bool is_tcp_;
+    const ListenerOptions options_;
     const pid_t made_by_ = this_pid();
     ino_t inode_ = 0;  // of the file, unless it is abstract
     dev_t device_ = 0;
@@ -380,8 +449,10 @@ private:
     std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers; null after a fork
     unique_fd some_;                  // readable while somebody is ready, or it is closed
     unique_fd owner_;                 // pidfd, in set_, of one who is not this process
-    std::list<newcomer> newcomers_;
-    std::deque<std::unique_ptr<end>> ready_;
+    std::map<std::uint64_t, newcomer> newcomers_;  // by their number: the oldest first
+    std::uint64_t comers_ = 0;                     // the number of the last one
+    std::deque<arrival> ready_;
+    std::optional<Address> last_accepted_;
 
     /// While it is in the table.
     struct listing {
@@ -406,10 +477,9 @@ inline listener_table::listener_table() {
                     one.forked();
                     one.mutex_.unlock();
                 });
-            }};
+            },
+        .settle = [] { for_each([](listener& one) { one.settle(); }); }};
     process_identity::get().hook(fork_hooks::listeners, hooks);
-    handover::get().settle[1].store([] { for_each([](listener& one) { one.settle(); }); },
-                                    std::memory_order_release);
 }
 
 template <class F>

@@ -2,18 +2,22 @@
 #pragma once
 
 /// \file
-/// The login at a Unix socket: how two strangers of one user come to share a link.
+/// The login: how two strangers come to share a connection. With a key, each first proves to the
+/// other that it has it (stream.hpp).
 ///
-/// The client makes the link and sends one message: a greeting, and with it (SCM_RIGHTS) the file
-/// of the region and the two pipes of the end that is to be the server's. Then both drop the
-/// socket. So the client does not wait to be accepted; and what nobody accepts, or accepts in vain,
-/// goes with the socket, and the client's pipe hangs up.
+/// TCP: then each says hello, and the stream carries the messages (remote_end.hpp).
+///
+/// A Unix socket: the client makes the link and sends one message: a greeting, and with it
+/// (SCM_RIGHTS) the file of the region and the two pipes of the end that is to be the server's.
+/// Then both drop the socket. So the client does not wait to be accepted; and what nobody accepts,
+/// or accepts in vain, goes with the socket, and the client's pipe hangs up.
 ///
 /// Children of the listener's process may have the socket when that is killed, and never accept. So
 /// until an end is accepted, its owner is the process that listens, as the kernel names it: who
 /// called listen() last. A child that is to accept after its parent calls it again (listener.hpp).
 ///
-/// Before the greeting is complete the server has allocated nothing for a client but its socket.
+/// Before the login is complete the server has allocated nothing for a client but its socket, and
+/// the state of the transport once it has said something.
 
 #include <algorithm>
 #include <array>
@@ -24,11 +28,13 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <utility>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -36,6 +42,9 @@
 
 #include <multiprocessing/detail/net/address.hpp>
 #include <multiprocessing/detail/net/end.hpp>
+#include <multiprocessing/detail/net/remote_end.hpp>
+#include <multiprocessing/detail/net/stream.hpp>
+#include <multiprocessing/detail/net/tcp.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
@@ -64,11 +73,11 @@ struct peer_process {
     uid_t user;
 };
 /// Who is at the other side of a Unix socket, by the kernel's word.
-inline peer_process peer_of(const unique_fd& socket) {
+inline peer_process peer_of(int socket) {
     ucred who{};
     socklen_t size = sizeof who;
     call("getsockopt(SO_PEERCRED)",
-         [&] { return ::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &who, &size); });
+         [&] { return ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &who, &size); });
     return {who.pid, who.uid};
 }
 
@@ -78,14 +87,30 @@ inline unique_fd unix_socket(int flags = 0) {
     })));
 }
 
-/// The client's side.
+/// A connection, of either kind.
+struct any_end {
+    std::unique_ptr<end> local;
+    std::unique_ptr<remote_end> remote;
+};
+
+/// \return when the process that listens there started; 0: not known
+/// \throws OsError if it has ended
+inline std::uint64_t require_listening(pid_t pid, const std::string& what) {
+    const unique_fd listens = open_pidfd(pid);
+    // Opened first: what starts later under that pid is not what listened.
+    const std::uint64_t started = start_time(pid);
+    if (!listens || wait_readable(listens.get(), deadline::at_once()))
+        throw_os_error(ECONNREFUSED, what + ": process " + std::to_string(pid) +
+                                         ", which listened there, has ended, and none of its "
+                                         "children that have the socket accepts");
+    return started;
+}
+
 /// \throws OsError as connect() does; TimeoutError; AuthenticationError if another user listens
-inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
-    const deadline until = deadline::after(timeout);
-    const std::string what = "Client: connecting to \"" + address.to_string() + '"';
+inline unique_fd connect_unix(const Address& address, deadline until, const std::string& what) {
     if (address.empty()) throw Error("Client: an address is needed, as Listener::address() has it");
     const unix_address to(address);
-    const unique_fd socket = unix_socket();
+    unique_fd socket = unix_socket();
     for (;;) {  // waits while the listener's backlog is full
         const auto left = std::chrono::ceil<std::chrono::microseconds>(
             std::min<duration>(until.remaining(), std::chrono::hours(1)));
@@ -97,7 +122,7 @@ inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
             throw TimeoutError(what + ": the listener's backlog was full until the timeout");
         if (errno != EINTR && errno != EAGAIN) throw_os_error(errno, what);
     }
-    const peer_process peer = peer_of(socket);
+    const peer_process peer = peer_of(socket.get());
     if (peer.user != ::geteuid())
         throw AuthenticationError(what + ": a process of user " + std::to_string(peer.user) +
                                   " listens there, and this one is of user " +
@@ -106,17 +131,16 @@ inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
         throw Error(what +
                     ": the listener is in another PID namespace, where locks can't be "
                     "shared; run both in one");
+    require_listening(peer.pid, what);
+    return socket;
+}
 
-    const unique_fd listens = open_pidfd(peer.pid);
-    // Opened first: what starts later under that pid is not what listened.
-    const std::uint64_t started = start_time(peer.pid);
-    if (!listens || wait_readable(listens.get(), deadline::at_once()))
-        throw_os_error(ECONNREFUSED, what + ": process " + std::to_string(peer.pid) +
-                                         ", which listened there, has ended, and none of its "
-                                         "children that have the socket accepts");
-
+/// Makes a link, and gives one end of it to the server.
+inline std::unique_ptr<end> give_end(int socket, const std::string& what) {
+    const pid_t listens = peer_of(socket).pid;
+    const std::uint64_t started = require_listening(listens, what);
     auto [mine, theirs] = end::make_pair(0, true);
-    end::departure leaves(std::move(theirs), peer.pid, started);
+    end::departure leaves(std::move(theirs), listens, started);
     greeting hello{greeting::right_magic, greeting::right_version, sizeof(void*),
                    leaves.id(),           leaves.size(),           leaves.owner()};
     iovec bytes{&hello, sizeof hello};
@@ -132,24 +156,127 @@ inline std::unique_ptr<end> log_in(const Address& address, duration timeout) {
     part->cmsg_len = CMSG_LEN(3 * sizeof(int));
     const std::array<int, 3> fds = leaves.descriptors();
     std::memcpy(CMSG_DATA(part), fds.data(), sizeof fds);
-    call(what, [&] { return ::sendmsg(socket.get(), &message, MSG_NOSIGNAL); });
+    call(what, [&] { return ::sendmsg(socket, &message, MSG_NOSIGNAL); });
     leaves.gone();
     return std::move(mine);
+}
+
+/// Repeats `f()`, a step of the login, until it is done.
+template <class F>
+void log_in_until(stream& with, deadline until, const std::string& what, F f) {
+    for (;;) {
+        short event = POLLIN;
+        switch (f()) {
+            case stream::progress::done:
+                return;
+            case stream::progress::ended:
+                throw EndOfFile(what + ": the other side ended the connection during the login");
+            case stream::progress::awaits_write:
+                event = POLLOUT;
+                break;
+            case stream::progress::awaits_read:
+                break;
+        }
+        pollfd one{with.fd(), event, 0};
+        if (poll_until(&one, 1, until) <= 0)
+            throw TimeoutError(what + ": the other side did not complete the login in time");
+    }
+}
+
+/// The client's side.
+/// \throws what connect_unix() and connect_tcp() do; AuthenticationError if the other side has not
+///     got the key; TimeoutError; EndOfFile if it ends the connection; Error if it is none of ours
+inline any_end log_in(const Address& address, const ClientOptions& options) {
+    const deadline until = deadline::after(options.timeout);
+    const std::string what = "Client: connecting to \"" + address.to_string() + '"';
+    const transport_kind* const kind =
+        options.transport.kind() ? options.transport.kind() : &plain_transport;
+    unique_fd socket =
+        address.is_tcp() ? connect_tcp(address, until, what) : connect_unix(address, until, what);
+    if (!address.is_tcp() && !kind->is_keyed) return {give_end(socket.get(), what), nullptr};
+    call(what, [&] { return ::fcntl(socket.get(), F_SETFL, O_NONBLOCK); });
+    if (address.is_tcp()) tune(socket.get(), options.unreachable_timeout);
+    auto with = kind->open(std::move(socket), transport_kind::side::client,
+                           options.authkey ? &*options.authkey : nullptr);
+    log_in_until(*with, until, what, [&] { return with->log_in(); });
+    if (!address.is_tcp()) return {give_end(with->fd(), what), nullptr};
+
+    remote_hello mine, theirs;
+    mine.max_message = options.max_message;
+    std::size_t done = 0, size = 0;
+    const auto all_of = [&](auto bytes, auto step) {
+        done = 0;
+        log_in_until(*with, until, what, [&] {
+            for (stream::progress p; done < bytes.size(); done += size)
+                if ((p = step(bytes.subspan(done))) != stream::progress::done) return p;
+            return stream::progress::done;
+        });
+    };
+    all_of(std::as_bytes(std::span(&mine, 1)), [&](auto part) { return with->write(part, size); });
+    all_of(std::as_writable_bytes(std::span(&theirs, 1)),
+           [&](auto part) { return with->read(part, size); });
+    theirs.check();
+    return {nullptr, std::make_unique<remote_end>(std::move(with), options.max_message,
+                                                  theirs.max_message, options.unreachable_timeout)};
 }
 
 /// A client that the server has not heard out.
 class newcomer {
 public:
-    newcomer(unique_fd socket, deadline until) : socket_(std::move(socket)), until_(until) {}
+    /// \param is_tcp  else it comes through a Unix socket
+    newcomer(std::unique_ptr<stream> with, bool is_tcp, deadline until)
+        : stream_(std::move(with)), is_tcp_(is_tcp), until_(until) {}
 
-    int fd() const noexcept { return socket_.get(); }
+    int fd() const noexcept { return stream_ ? stream_->fd() : -1; }
     bool late() const noexcept { return until_.passed(); }
     deadline until() const noexcept { return until_; }
 
     enum class progress { waits, refused, complete };
-    /// Reads what is there. Doesn't block.
+    /// Reads what is there, and answers. Doesn't block.
+    /// \throws OsError if this process has no descriptors left; AuthenticationError if the client
+    ///     has another key, or none
+    progress read(const ListenerOptions& options) {
+        if (!logged_in_) {
+            const auto so_far = stream_->log_in();
+            if (so_far == stream::progress::ended) return progress::refused;
+            if (so_far != stream::progress::done) return progress::waits;
+            logged_in_ = true;
+        }
+        return is_tcp_ ? read_hello(options.max_message) : read_greeting();
+    }
+
+    /// After it is complete. Empty if what it sent is no link, or can't be used here.
     /// \throws OsError if this process has no descriptors left
-    progress read() {
+    any_end arrive(const ListenerOptions& options) {
+        if (!is_tcp_) {
+            auto arrived = arrive(peer_of(stream_->fd()).pid);
+            if (arrived) arrived->limit(options.max_message);
+            return {std::move(arrived), nullptr};
+        }
+        return {nullptr,
+                std::make_unique<remote_end>(std::move(stream_), options.max_message,
+                                             remote_.max_message, options.unreachable_timeout)};
+    }
+
+private:
+    progress read_hello(std::uint64_t most) {
+        const auto bytes = std::as_writable_bytes(std::span(&remote_, 1));
+        for (std::size_t size = 0; heard_ < bytes.size(); heard_ += size) {
+            const auto so_far = stream_->read(bytes.subspan(heard_), size);
+            if (so_far == stream::progress::ended) return progress::refused;
+            if (so_far != stream::progress::done) return progress::waits;
+        }
+        remote_hello mine;
+        mine.max_message = most;
+        std::size_t size = 0;  // a new socket has room for it
+        const bool answered =
+            stream_->write(std::as_bytes(std::span(&mine, 1)), size) == stream::progress::done &&
+            size == sizeof mine;
+        const bool right = remote_.magic == remote_hello::right_magic &&
+                           remote_.version == remote_hello::right_version;
+        return right && answered ? progress::complete : progress::refused;
+    }
+    progress read_greeting() {
         iovec bytes{&hello_, sizeof hello_};
         alignas(cmsghdr) std::array<char, CMSG_SPACE(3 * sizeof(int))> control{};
         msghdr message{};
@@ -158,7 +285,7 @@ public:
         message.msg_control = control.data();
         message.msg_controllen = control.size();
         const ssize_t size = retry(
-            [&] { return ::recvmsg(socket_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT); });
+            [&] { return ::recvmsg(stream_->fd(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT); });
         if (size < 0 && errno == EAGAIN) return progress::waits;
         std::size_t count = 0;
         for (cmsghdr* part = CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
@@ -181,8 +308,6 @@ public:
         return right ? progress::complete : progress::refused;
     }
 
-    /// After it is complete. Null if what it sent is no link, or can't be used here.
-    /// \throws OsError if this process has no descriptors left
     std::unique_ptr<end> arrive(pid_t from) {
         const region_handle handle{hello_.id, hello_.size, from, -1};
         try {
@@ -197,9 +322,7 @@ public:
             return nullptr;
         }
     }
-    const unique_fd& socket() const noexcept { return socket_; }
 
-private:
     static bool is_out_of_descriptors(int error) noexcept {
         return error == EMFILE || error == ENFILE;
     }
@@ -217,8 +340,11 @@ private:
         return off_stdio(std::move(own));
     }
 
-    unique_fd socket_;
+    std::unique_ptr<stream> stream_;
+    bool is_tcp_, logged_in_ = false;
     deadline until_;
+    remote_hello remote_;    // of a client through TCP,
+    std::size_t heard_ = 0;  // so much of it
     greeting hello_{};
     std::array<unique_fd, 3> files_;  // as end::departure has them
 };

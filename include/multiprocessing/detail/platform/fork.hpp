@@ -25,12 +25,21 @@ inline namespace abi_1 {  // what modules of a program share must be of one layo
 /// What a part of the library does around each fork; a null is nothing. Those of a part that is
 /// first used while a fork goes on may be left out of that one, all but `in_child`.
 struct fork_hooks {
-    enum part : std::size_t { modules, processes, connections, listeners, thread_ids, parts };
+    enum part : std::size_t {
+        modules,
+        processes,
+        connections,
+        remote_connections,
+        listeners,
+        thread_ids,
+        parts
+    };
 
     void (*before)() = nullptr;  // in the parent, without any lock
     void (*lock)() = nullptr;    // in the parent, under process_identity::listeners
     void (*unlock)() = nullptr;  // in the parent, as lock()
     void (*in_child)() = nullptr;
+    void (*settle)() = nullptr;  // in a child of a Process, once it has what it was given
 };
 
 /// One in each process. Registered with pthread_atfork at its first use, never before main.
@@ -67,6 +76,8 @@ struct MP_EXPORT process_identity {
         if (result != 0) throw_os_error(result, "pthread_atfork");
         pid.store(::getpid(), std::memory_order_release);
     }
+
+    void settle() noexcept { run(&fork_hooks::settle); }
 
 private:
     static process_identity& object() noexcept {

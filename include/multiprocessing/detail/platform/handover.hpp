@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -27,9 +28,7 @@ inline namespace abi_1 {
 
 /// One in each process.
 struct MP_EXPORT handover {
-    std::atomic<std::uint64_t> things{0};  // such things of this process; a guess outside it
-    // In a child, for ends and for listeners: keeps what it was given, no more.
-    std::atomic<void (*)()> settle[2]{};
+    std::atomic<std::uint64_t> things{0};       // such things of this process; a guess outside it
     static inline thread_local pid_t heir = 0;  // of what this thread destroys; 0: nobody
     /// This thread forks a child that will settle: fork hooks leave the rest to that.
     static inline thread_local bool launching = false;
@@ -53,8 +52,7 @@ inline void await_handover(const futex_word& handed, pid_t parent) {
     while (handed.load(std::memory_order_acquire) == 0 && ::getppid() == parent)
         futex_wait(handed, 0, deadline::after(std::chrono::milliseconds(10)));
     handover::launching = false;
-    for (const auto& of_a_kind : handover::get().settle)
-        if (const auto settle = of_a_kind.load(std::memory_order_acquire)) settle();
+    process_identity::get().settle();  // keeps what it was given, no more
 }
 
 /// While this lives, what this thread destroys goes to that process.

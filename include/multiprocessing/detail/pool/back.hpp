@@ -24,8 +24,8 @@ struct task_id {
     friend bool operator==(task_id, task_id) = default;
 };
 
-/// Why a worker's task got no further.
-enum class task_end { crashed, timed_out, cancelled, retired };
+/// Why a worker's task got no further. no_memory: a crash, by the kernel for want of memory.
+enum class task_end { crashed, no_memory, timed_out, cancelled, retired };
 
 struct worker_facts {
     pid_t pid = 0;

@@ -620,11 +620,17 @@ private:
                               describe(*task, next) + " ran longer than " +
                               std::to_string((extra ? extra->timeout : 0) / 1'000'000) +
                               " ms; its worker (pid " + std::to_string(worker) + ") was killed")));
-            } else if (how == task_end::crashed && (!extra || extra->tried++ >= extra->retries)) {
-                fail_next(*task, std::make_exception_ptr(WorkerCrashed(
-                                     describe(*task, next) + " did not return: its worker (pid " +
-                                         std::to_string(worker) + ") " + describe_exit(exitcode),
-                                     exitcode, worker)));
+            } else if ((how == task_end::crashed || how == task_end::no_memory) &&
+                       (!extra || extra->tried++ >= extra->retries)) {
+                fail_next(*task,
+                          std::make_exception_ptr(WorkerCrashed(
+                              describe(*task, next) + " did not return: its worker (pid " +
+                                  std::to_string(worker) + ") " + describe_exit(exitcode) +
+                                  (how == task_end::no_memory
+                                       ? " by the kernel, out of memory: the limit of its cgroup, "
+                                         "or the machine's memory, was reached"
+                                       : ""),
+                              exitcode, worker)));
             }
             if (task->answered == task->items)
                 settle(*task);
@@ -643,6 +649,8 @@ private:
         switch (how) {
             case task_end::crashed:
                 return "crashed";
+            case task_end::no_memory:
+                return "out of memory";
             case task_end::timed_out:
                 return "timed out";
             case task_end::cancelled:

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <iterator>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <span>  // declares std::ranges::enable_view, without the rest of <ranges>
@@ -59,25 +59,22 @@ public:
 
     /// What was not begun is not begun; what runs is let go.
     void abandon() noexcept {
-        for (;;) {
-            std::shared_ptr<chunk<R>> each;
-            {
-                const std::lock_guard lock(mutex_);
-                if (out_.empty()) return;
-                each = std::move(out_.front());
-                out_.pop_front();
-            }
-            try {
+        std::list<std::shared_ptr<chunk<R>>> left;
+        {
+            const std::lock_guard lock(mutex_);
+            abandoned_ = true;
+            left.swap(out_);
+        }
+        for (const auto& each : left) try {
                 if (!each->is_complete()) front_->drop(each);
             } catch (...) {  // it runs, then
             }
-        }
     }
 
     std::shared_ptr<chunk<R>> next() override {
         fill();
         std::shared_ptr<chunk<R>> found;
-        if (out_.empty()) return nullptr;
+        if (count() == 0) return nullptr;
         if constexpr (Ordered) {
             found = out_.front();
             front_->wait(deadline::never(), [&] { return found->is_complete(); });
@@ -85,44 +82,49 @@ public:
             out_.pop_front();
         } else {
             front_->wait(deadline::never(), [&] {
+                if (found) return true;
                 const std::lock_guard lock(mutex_);
                 if (done_.empty()) return false;
-                found = done_.front();
+                found = std::move(done_.front());
+                done_.pop_front();
                 return true;
             });
-            const std::lock_guard lock(mutex_);
-            done_.pop_front();
-            std::erase(out_, found);
         }
         return found;
     }
 
 private:
+    std::size_t count() {
+        const std::lock_guard lock(mutex_);
+        return out_.size() + done_.size();
+    }
+
     void fill() {
-        while (!failed_ && out_.size() < window_ && !chunks_in_.at_end()) {
+        while (!failed_ && count() < window_ && !chunks_in_.at_end()) {
             try {
                 chunks_in_.send(false, [&](const std::shared_ptr<chunk<R>>& made) {
-                    if constexpr (!Ordered)
-                        made->on_complete = [this, weak = this->weak_from_this()](chunk<R>& c) {
-                            const auto self = weak.lock();
-                            if (!self) return;
-                            const std::lock_guard lock(mutex_);
-                            for (const auto& each : out_)
-                                if (each.get() == &c) done_.push_back(each);
-                        };
                     const std::lock_guard lock(mutex_);
                     out_.push_back(made);
+                    if constexpr (!Ordered)  // it moves over without an allocation
+                        made->on_complete = [this, weak = this->weak_from_this(),
+                                             at = std::prev(out_.end())](chunk<R>&) {
+                            const auto self = weak.lock();
+                            if (!self) return;
+                            const std::lock_guard again(mutex_);
+                            if (!abandoned_) done_.splice(done_.end(), out_, at);
+                        };
                 });
-            } catch (...) {  // of the range, of encoding, of sending: at its place, and the last
+            } catch (...) {  // at its place; of the range or of sending, it is the last
+                const auto why = std::current_exception();
                 failed_ = true;
-                auto last = std::make_shared<chunk<R>>();
-                last->values.resize(1);
-                last->errors[0] = std::current_exception();
+                auto place = std::make_shared<chunk<R>>();
+                if constexpr (!std::is_void_v<R>) place->values.resize(1);
+                place->errors[0] = why;
                 const std::lock_guard lock(mutex_);
                 if (!out_.empty() && out_.back()->id.generation == 0) out_.pop_back();
-                out_.push_back(last);
-                done_.push_back(last);
-                last->complete();
+                (Ordered ? out_ : done_).push_back(place);
+                place->complete();
+                failed_ = !chunks_in_.pass();
             }
         }
     }
@@ -131,9 +133,10 @@ private:
     held_range<Range> range_;
     Chunker chunks_in_;
     std::size_t window_;  // chunks
-    std::mutex mutex_;    // out_ and done_, against on_complete
-    std::deque<std::shared_ptr<chunk<R>>> out_, done_;
-    bool failed_ = false;
+    std::mutex mutex_;    // the rest, against on_complete
+    std::list<std::shared_ptr<chunk<R>>> out_, done_;
+    bool abandoned_ = false;
+    bool failed_ = false;  // the caller's alone: no more can be sent
 };
 
 }  // namespace detail

@@ -331,7 +331,7 @@ public:
           total_(total),
           plan_(plan) {}
 
-    bool at_end() { return next_ == end_; }
+    bool at_end() { return !refused_ && next_ == end_; }
     /// Chunks that should be out for each worker, the one that it is at included. While all
     /// processors compute, this thread may get its turn after some milliseconds only: so much work
     /// lies ready, unless the items may turn out to be longer.
@@ -343,9 +343,12 @@ public:
     }
     std::uint64_t sent() const noexcept { return sent_; }
 
-    /// Sends the next chunk.
+    /// Sends the next chunk. What can't be read or encoded ends the chunk before it; the next call
+    /// throws the exception, sent() being its number.
     template <class Prepare>
     std::shared_ptr<chunk<R>> send(bool in_background, Prepare prepare) {
+        if (refused_) std::rethrow_exception(std::exchange(refused_, nullptr));
+        passes_ = false;
         auto made = std::make_shared<chunk<R>>();
         bytes_.clear();
         append_callable(bytes_, callable_);
@@ -366,6 +369,15 @@ public:
         const std::span<const std::byte> piece(bytes_);
         front_.submit(made, made->more.callable, {&piece, 1}, in_background, true);
         return made;
+    }
+
+    /// After send() threw. \return whether that was of an item, which is passed over now; else of
+    /// the range, of which no more can be read
+    bool pass() {
+        if (!std::exchange(passes_, false)) return false;
+        ++next_;
+        ++sent_;
+        return true;
     }
 
     /// Items that came back and the time they took, for automatic sizes.
@@ -396,38 +408,52 @@ private:
         return last_;
     }
 
-    /// \return how many: `most`, or what is left
+    /// \return how many: `most`, or what is left, or what is in front of one that was refused
     std::uint32_t append_items(std::size_t most) {
         std::uint32_t items = 0;
-        if constexpr (!Star && flat<item>) {
-            const std::size_t begin = bytes_.size();
-            bytes_.resize(begin + most * sizeof(item));
-            std::byte* to = bytes_.data() + begin;
-            for (; items < most && next_ != end_; ++next_, ++items, to += sizeof(item)) {
-                const item copy(*next_);
-                std::memcpy(to, &copy, sizeof copy);
+        std::size_t whole = bytes_.size();
+        try {
+            if constexpr (!Star && flat<item>) {
+                bytes_.resize(whole + most * sizeof(item));
+                std::byte* const to = bytes_.data();
+                for (; items < most && next_ != end_; ++next_, ++items, whole += sizeof(item)) {
+                    const item copy(*next_);
+                    std::memcpy(to + whole, &copy, sizeof copy);
+                }
+            } else {
+                for (; items < most && next_ != end_; ++next_, ++items, whole = bytes_.size())
+                    append_item(*next_);
             }
-            bytes_.resize(begin + items * sizeof(item));
-        } else {
-            for (; items < most && next_ != end_; ++next_, ++items) append_item(*next_);
+        } catch (...) {
+            if (items == 0) throw;
+            refused_ = std::current_exception();
         }
+        bytes_.resize(whole);
         return items;
     }
 
     template <class T>
     void append_item(T&& value) {
-        if constexpr (Star) {
-            std::apply(
-                [&](const auto&... each) {
-                    const encoded e = encode(each...);
-                    append_framed(bytes_, e.pieces(), e.size());
-                },
-                value);
+        if constexpr (Star && requires { std::tuple_size<std::remove_cvref_t<T>>::value; }) {
+            append_elements(value, std::make_index_sequence<std::tuple_size_v<item>>());
         } else {
             const item& one = value;  // of a proxy reference, what it stands for
-            const encoded e = encode(one);
-            append_framed(bytes_, e.pieces(), e.size());
+            if constexpr (Star)
+                append_elements(one, std::make_index_sequence<std::tuple_size_v<item>>());
+            else
+                append_encoded(one);
         }
+    }
+    template <class T, std::size_t... I>
+    void append_elements(T& value, std::index_sequence<I...>) {
+        append_encoded<std::decay_t<std::tuple_element_t<I, item>>...>(std::get<I>(value)...);
+    }
+    template <class... Parts>
+    void append_encoded(const Parts&... parts) {
+        passes_ = true;
+        const encoded e = encode(parts...);
+        append_framed(bytes_, e.pieces(), e.size());
+        passes_ = false;
     }
 
     template <class... Args>
@@ -454,6 +480,8 @@ private:
     double each_ = 0;  // nanoseconds an item took lately; 0: not known yet
     std::size_t last_ = 1;
     std::uint64_t sent_ = 0;
+    std::exception_ptr refused_;  // of the next item, or of reading it
+    bool passes_ = false;         // the exception is an item's
     std::atomic<std::uint64_t> done_{0};
     std::atomic<std::int64_t> busy_{0};
     std::vector<std::byte> bytes_;

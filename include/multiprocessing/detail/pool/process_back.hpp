@@ -197,7 +197,7 @@ private:
                           "at fault")));
             return;
         }
-        base::judge(w, report.incarnation, report.pid, report.exitcode, to);
+        base::judge(w, report.incarnation, report.pid, report.exitcode, to, report.no_memory != 0);
         order({supervisor_order::acknowledge, w, report.incarnation, 0, 0});
     }
 

@@ -232,11 +232,11 @@ protected:
     }
 
     /// A worker has ended: what it finished counts, and what it was at.
-    void judge(std::uint32_t w, std::uint32_t incarnation, pid_t pid, int exitcode,
-               pool_events& to) {
+    void judge(std::uint32_t w, std::uint32_t incarnation, pid_t pid, int exitcode, pool_events& to,
+               bool no_memory = false) {
         drain(w, to);  // perhaps of its replacement too
         worker_slot& slot = board_.slot(w, incarnation);
-        judge_task({w, incarnation, pid, exitcode}, slot, to);
+        judge_task({w, incarnation, pid, exitcode, no_memory}, slot, to);
         const std::lock_guard lock(about_);
         facts_[w].items += slot.tasks.exchange(0, std::memory_order_relaxed);
         facts_[w].busy += slot.busy.exchange(0, std::memory_order_relaxed);
@@ -291,6 +291,7 @@ private:
         std::uint32_t worker, incarnation;
         pid_t pid;
         int exitcode;
+        bool no_memory;
     };
     /// Bits of `dirty` whose workers are still to be drained, if an exception comes between.
     struct undrained {
@@ -335,6 +336,7 @@ private:
                  cancelled                           ? task_end::cancelled
                  : item & worker_slot::arrested_item ? task_end::timed_out
                  : retired                           ? task_end::retired
+                 : ended.no_memory                   ? task_end::no_memory
                                                      : task_end::crashed,
                  (item & ~worker_slot::arrested_item) -
                      slot.item_base.load(std::memory_order_acquire) - 1,

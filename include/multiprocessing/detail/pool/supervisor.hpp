@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/oom_kills.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/pool/board.hpp>
 #include <multiprocessing/detail/pool/worker.hpp>
@@ -58,6 +59,7 @@ struct death_report {
     kind what;
     std::uint32_t worker, incarnation;
     std::int32_t pid, exitcode;
+    std::uint32_t no_memory;  // 1: the kernel ended it for want of memory
 };
 
 struct pool_plan {
@@ -112,6 +114,7 @@ public:
     void run() {
         reset_signals();
         if (!start_all()) return;
+        if (!finishing_) oom_kills_.watch();  // late: a pool of short life has no use for it
         while (!(finishing_ && alive_ == 0))
             if (!look(next_look(), true)) return;
     }
@@ -187,12 +190,13 @@ protected:  // what run() is made of, for tests that kill it in each
         else
             failed_starts_ = 0;
         if (!finishing_)  // else nobody reads it
-            report({death_report::died, w, s.incarnation, *s.process->pid(), *code});
+            report({death_report::died, w, s.incarnation, *s.process->pid(), *code,
+                    *code == -SIGKILL && oom_kills_.another()});
         s.process.reset();
         --alive_;
         if (life == init_failed || life == init_slow || failed_starts_ >= most_failed_starts) {
             report({life == init_slow ? death_report::init_too_slow : death_report::broken, w,
-                    s.incarnation, 0, *code});
+                    s.incarnation, 0, *code, 0});
             return false;
         }
         if (!finishing_) replace(w);
@@ -338,6 +342,7 @@ protected:  // what run() is made of, for tests that kill it in each
     int failed_starts_ = 0;
     std::int64_t shortest_ = plan_.shortest_timeout;
     bool finishing_ = false, orders_end_ = false;
+    oom_kills oom_kills_;
 };
 
 }  // namespace multiprocessing::detail

@@ -107,13 +107,12 @@ public:
         for (const slice& s : slices_)
             std::fprintf(file.get(),
                          ",\n{\"name\":%s,\"cat\":\"task\",\"ph\":\"X\",\"pid\":%d,\"tid\":%u,"
-                         "\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"index\":%llu,\"items\":%u,"
-                         "\"queued_us\":%.3f,\"worker_pid\":%d,\"outcome\":\"%s\"}}",
+                         "\"ts\":%s,\"dur\":%s,\"args\":{\"index\":%llu,\"items\":%u,"
+                         "\"queued_us\":%s,\"worker_pid\":%d,\"outcome\":\"%s\"}}",
                          quoted(s.name).c_str(), pid, s.run.worker + 1,
-                         static_cast<double>(s.run.began - began_) / 1e3,
-                         static_cast<double>(s.run.busy) / 1e3,
-                         static_cast<unsigned long long>(s.first), s.items,
-                         static_cast<double>(s.run.began - s.submitted) / 1e3,
+                         microseconds(s.run.began - began_).c_str(),
+                         microseconds(s.run.busy).c_str(), static_cast<unsigned long long>(s.first),
+                         s.items, microseconds(s.run.began - s.submitted).c_str(),
                          static_cast<int>(s.run.pid), s.outcome);
         std::fputs("\n]}\n", file.get());
         if (std::fflush(file.get()) != 0 || std::ferror(file.get()) != 0) failed();
@@ -122,6 +121,12 @@ public:
 private:
     static std::int64_t each(const slice& s) noexcept {
         return s.run.busy / std::max<std::uint32_t>(s.items, 1);
+    }
+    /// With a point whatever the locale.
+    static std::string microseconds(std::int64_t ns) {
+        ns = std::max<std::int64_t>(ns, 0);
+        const std::string behind = std::to_string(1000 + ns % 1000);
+        return std::to_string(ns / 1000) + '.' + behind.substr(1);
     }
     static std::string quoted(std::string_view text) {
         std::string result = "\"";

@@ -4,49 +4,75 @@
 /// \file
 /// The secret that processes of one program share.
 
+#include <cerrno>
 #include <cstddef>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing {
+namespace detail {
 
-/// A secret key. It can't be printed or serialized, and its bytes are wiped at its end.
+/// Bytes in pages of their own, which no core dump has, of a forked child neither. Wiped at the
+/// end.
+class MP_EXPORT secret_bytes {
+public:
+    /// \throws OsError if there is no memory
+    explicit secret_bytes(std::size_t size) : size_(size) {
+        void* const pages =
+            ::mmap(nullptr, room(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (pages == MAP_FAILED) throw_os_error(errno, "mmap for a key");
+        bytes_ = static_cast<std::byte*>(pages);
+        ::madvise(pages, room(), MADV_DONTDUMP);
+    }
+    secret_bytes(const secret_bytes&) = delete;
+    secret_bytes& operator=(const secret_bytes&) = delete;
+    ~secret_bytes() {
+        ::explicit_bzero(bytes_, size_);
+        ::munmap(bytes_, room());
+    }
+    std::span<std::byte> get() const noexcept { return {bytes_, size_}; }
+
+private:
+    std::size_t room() const noexcept { return size_ + 1; }
+
+    std::byte* bytes_;
+    std::size_t size_;
+};
+
+}  // namespace detail
+
+/// A secret key. It can't be printed or serialized; its bytes are in no core dump, and wiped at the
+/// end of its last copy.
 ///
 /// Each program makes one at random; children inherit it. Unlike Python's it is no `bytes`.
 class MP_EXPORT AuthKey {
 public:
-    explicit AuthKey(std::string_view key) : key_(key.size()) {
-        key.copy(reinterpret_cast<char*>(key_.data()), key.size());
-    }
-    AuthKey(const AuthKey&) = default;
-    AuthKey(AuthKey&&) noexcept = default;  // that one is empty then
-    AuthKey& operator=(AuthKey other) noexcept {
-        key_.swap(other.key_);
-        return *this;
-    }
-    ~AuthKey() {
-        if (!key_.empty()) ::explicit_bzero(key_.data(), key_.size());
+    explicit AuthKey(std::string_view key) : AuthKey(key.size()) {
+        key.copy(reinterpret_cast<char*>(key_->get().data()), key.size());
     }
 
     /// 32 bytes from the kernel's random number generator.
     /// \throws OsError
     static AuthKey generate() {
-        AuthKey made{std::vector<std::byte>(32)};
-        detail::call("getrandom",
-                     [&] { return ::getrandom(made.key_.data(), made.key_.size(), 0); });
+        AuthKey made(std::size_t{32});
+        const auto bytes = made.key_->get();
+        detail::call("getrandom", [&] { return ::getrandom(bytes.data(), bytes.size(), 0); });
         return made;
     }
 
     /// For the code that talks to a peer. Don't log them.
-    std::span<const std::byte> bytes() const noexcept { return {key_.data(), key_.size()}; }
+    std::span<const std::byte> bytes() const noexcept {
+        return key_ ? key_->get() : std::span<std::byte>();
+    }
 
     /// The time it takes tells only whether the lengths differ.
     friend bool operator==(const AuthKey& a, const AuthKey& b) noexcept {
@@ -65,9 +91,9 @@ public:
     void serialize(Archive&) = delete;  // a secret
 
 private:
-    explicit AuthKey(std::vector<std::byte> key) noexcept : key_(std::move(key)) {}
+    explicit AuthKey(std::size_t size) : key_(std::make_shared<detail::secret_bytes>(size)) {}
 
-    std::vector<std::byte> key_;
+    std::shared_ptr<const detail::secret_bytes> key_;  // copies share it; null: moved from
 };
 
 }  // namespace multiprocessing

@@ -31,6 +31,7 @@ public:
         for (const watcher& one : watchers_) one.call(one.object, true, by);
         watchers_.clear();
     }
+    bool any() const noexcept { return !lent_.empty(); }
     bool watched() const noexcept { return !watchers_.empty(); }
 
     /// Lends for the message that this thread encodes.

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: BSL-1.0
+#pragma once
+
+/// \file
+/// One end of a connection to a program on another host, or one that is reached as if it were.
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <multiprocessing/detail/net/stream.hpp>
+#include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/fork.hpp>
+#include <multiprocessing/detail/platform/handover.hpp>
+#include <multiprocessing/detail/platform/poller.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/errors.hpp>
+
+namespace multiprocessing::detail {
+
+/// The first thing that each side says once it is logged in; 24 bytes, little-endian.
+struct remote_hello {
+    static constexpr std::uint64_t right_magic = 0x65746f6d65722d70;  // "p-remote"
+    static constexpr std::uint32_t right_version = 1;
+
+    std::uint64_t magic = right_magic;
+    std::uint32_t version = right_version;
+    std::uint32_t reserved = 0;
+    std::uint64_t max_message = 0;  // bytes: the longest that who says it takes
+
+    /// \throws Error if a program of another version said it, or no program of ours
+    void check() const {
+        if (magic != right_magic)
+            throw Error("the other side is no Listener or Client of multiprocessing");
+        if (version != right_version)
+            throw Error("the other side speaks version " + std::to_string(version) +
+                        " of the protocol, and this one version " + std::to_string(right_version));
+    }
+};
+static_assert(sizeof(remote_hello) == 24 && std::is_trivially_copyable_v<remote_hello>);
+
+/// Goes before each message; 16 bytes, little-endian.
+struct remote_header {
+    std::uint64_t length;       // of the message, without this
+    std::uint64_t fingerprint;  // of its type
+};
+static_assert(sizeof(remote_header) == 16 && std::is_trivially_copyable_v<remote_header>);
+static_assert(std::endian::native == std::endian::little, "the wire is little-endian");
+
+class remote_end;
+
+inline namespace abi_1 {
+
+/// The remote ends of this process. Guarded by process_identity::tables.
+class MP_EXPORT remote_table {
+public:
+    static remote_table& get() { return only_one<remote_table>::get(); }
+    void add(remote_end& one);
+    void remove(remote_end& one) noexcept;
+
+private:
+    friend only_one<remote_table>;
+    remote_table();
+    template <class F>
+    static void for_each(F f) noexcept;
+
+    std::vector<remote_end*> ends_;
+};
+
+}  // namespace abi_1
+
+/// Threads: one may send while another receives, and close() ends what they wait for.
+///
+/// Owner: the process that made it, or the child into whose arguments it was moved; the open file
+/// knows which (F_SETOWN). No other forked process keeps the socket, so if the owner is killed the
+/// other side sees the end at once.
+///
+/// What a kill leaves: the kernel sends what was written and then the end of the file; of a message
+/// that was half written the other side gets none, but an EndOfFile.
+class remote_end {
+public:
+    /// After the login.
+    /// \param most    bytes of a message that this side takes; \param theirs  that the other takes
+    /// \param silent  ends a connection whose other side stops in the middle of a message
+    remote_end(std::unique_ptr<stream> of, std::uint64_t most, std::uint64_t theirs,
+               duration silent)
+        : stream_(std::move(of)),
+          fd_(stream_->fd()),
+          most_(most),
+          theirs_(theirs),
+          silent_(silent) {
+        set_owner(::getpid());
+        remote_table::get().add(*this);
+    }
+    remote_end(const remote_end&) = delete;
+    remote_end& operator=(const remote_end&) = delete;
+    ~remote_end() {
+        remote_table::get().remove(*this);
+        if (handover::heir != 0 && stream_ && !closed())
+            set_owner(handover::heir);
+        else
+            close();
+    }
+
+    bool readable() const noexcept { return true; }
+    bool writable() const noexcept { return true; }
+    bool closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+
+    /// \throws EndOfFile if the other side has ended; ClosedError; TimeoutError if it can't be
+    ///     reached any more; Error if the message is longer than the other side takes
+    void send(std::span<const std::span<const std::byte>> message, std::uint64_t fingerprint) {
+        remote_header header{0, fingerprint};
+        for (const auto& piece : message) header.length += piece.size();
+        if (header.length > theirs_)
+            throw Error("send: a message of " + std::to_string(header.length) +
+                        " bytes is longer than the other side's max_message, " +
+                        std::to_string(theirs_));
+        const std::lock_guard lock(send_);
+        require_own();
+        // Small ones, and the beginning of large ones, go at once.
+        out_.resize(sizeof header);
+        std::memcpy(out_.data(), &header, sizeof header);
+        for (std::span<const std::byte> piece : message) {
+            const auto gathered = piece.first(std::min(piece.size(), record - out_.size()));
+            out_.insert(out_.end(), gathered.begin(), gathered.end());
+            piece = piece.subspan(gathered.size());
+            if (piece.empty()) continue;
+            write_all(out_);
+            out_.clear();
+            write_all(piece.first(piece.size() / record * record));
+            piece = piece.subspan(piece.size() / record * record);
+            out_.assign(piece.begin(), piece.end());
+        }
+        if (!out_.empty()) write_all(out_);
+    }
+
+    /// \param in_hand  any: nothing that is lent comes this way
+    template <class Visit, class Reception>
+    void recv(Visit visit, Reception&) {
+        recv(std::move(visit));
+    }
+    /// \throws EndOfFile if nothing is there and the other side has ended; ClosedError; Error if it
+    ///     announces a message that is longer than max_message: the connection is closed then
+    template <class Visit>
+    void recv(Visit visit) {
+        const std::lock_guard lock(receive_);
+        require_own();
+        if (!await_message(deadline::never())) throw_over();
+        struct taken {  // even if the visitor throws
+            remote_end& of;
+            const std::size_t size;
+            ~taken() { of.drop(size); }
+        };
+        const remote_header header = first_header();
+        const taken one{*this, sizeof header + static_cast<std::size_t>(header.length)};
+        visit(header.fingerprint,
+              std::span<const std::byte>(in_).subspan(begin_ + sizeof header,
+                                                      static_cast<std::size_t>(header.length)));
+    }
+
+    /// \return whether recv() would not block: false if the deadline came
+    bool poll(deadline until) {
+        const std::lock_guard lock(receive_);
+        require_own();
+        return await_message(until) || over_;
+    }
+
+    /// Readable when there is something to do: a part of a message, too.
+    int fileno() {
+        const std::lock_guard lock(receive_);
+        require_own();
+        if (!set_) {
+            unique_fd set = off_stdio(
+                unique_fd(call("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); })));
+            unique_fd bell = off_stdio(unique_fd(
+                call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
+            epoll_event event{};
+            event.events = EPOLLIN;
+            for (const int fd : {fd_, bell.get()})
+                call("epoll_ctl",
+                     [&] { return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event); });
+            set_ = std::move(set);
+            bell_ = std::move(bell);
+        }
+        ring();
+        return set_.get();
+    }
+
+    void close() noexcept {
+        if (closed_.exchange(true, std::memory_order_acq_rel)) return;
+        if (!stream_ || !is_own()) return;  // a forked process: it is another's business
+        ::shutdown(fd_, SHUT_RD);           // ends what other threads of this process wait for
+        const std::lock_guard lock(io_);
+        stream_->end();
+        // What nobody received must not make the kernel take back what was sent.
+        for (int i = 0; i < 64 && ::recv(fd_, nullptr, kept, MSG_TRUNC | MSG_DONTWAIT) > 0; ++i) {
+        }
+        ::shutdown(fd_, SHUT_RDWR);
+    }
+
+    // --- for wait()
+
+    bool prepare(std::vector<pollfd>& fds, deadline) {
+        const std::lock_guard lock(receive_);
+        require_own();
+        if (await_message(deadline::at_once()) || over_) return true;
+        fds.push_back({fd_, static_cast<short>(awaits_write_ ? POLLOUT : POLLIN), 0});
+        return false;
+    }
+    bool is_ready() { return poll(deadline::at_once()); }
+
+private:
+    friend class abi_1::remote_table;
+
+    static constexpr std::size_t record = 16384;               // bytes: the longest of TLS
+    static constexpr std::size_t at_once = 4 * record;         // bytes to make room for, at least
+    static constexpr std::size_t kept = std::size_t{1} << 20;  // bytes of room after a message
+
+    // ---- the owner
+
+    void set_owner(pid_t pid) noexcept { ::fcntl(fd_, F_SETOWN, pid); }
+    bool is_own() const noexcept { return stream_ && ::fcntl(fd_, F_GETOWN) == ::getpid(); }
+    void require_own() const {
+        if (closed()) throw ClosedError("this end of the connection is closed");
+        if (!is_own())
+            throw ClosedError(
+                "this end of the connection belongs to another process; one to "
+                "another host goes to a child only with the arguments of its Process");
+    }
+    /// In a forked child. \param launching  it may be given this
+    void forked(bool launching) noexcept {
+        if (!launching) let_go();
+    }
+    /// In a child of a Process, which has what it was given.
+    void settle() noexcept {
+        if (!is_own()) let_go();
+    }
+    /// Another process has it: nothing is said to the other side.
+    void let_go() noexcept {
+        closed_.store(true, std::memory_order_release);
+        stream_.reset();
+        set_.reset();
+        bell_.reset();
+    }
+
+    // ---- bytes
+
+    void write_all(std::span<const std::byte> bytes) {
+        while (!bytes.empty()) {
+            std::size_t size = 0;
+            switch (step([&] { return stream_->write(bytes, size); })) {
+                case stream::progress::done:
+                    bytes = bytes.subspan(size);
+                    break;
+                case stream::progress::awaits_read:
+                    await(POLLIN, deadline::never());
+                    break;
+                case stream::progress::awaits_write:
+                    await(POLLOUT, deadline::never());
+                    break;
+                case stream::progress::ended:
+                    throw EndOfFile(
+                        "send: the other side of this connection closed it, or has ended");
+            }
+            if (closed()) throw ClosedError("this end of the connection is closed");
+        }
+    }
+    template <class F>
+    stream::progress step(F f) {
+        const std::lock_guard lock(io_);
+        return f();
+    }
+    bool await(int event, deadline until) {
+        pollfd one{fd_, static_cast<short>(event), 0};
+        return poll_until(&one, 1, until) > 0;
+    }
+
+    std::size_t buffered() const noexcept { return end_ - begin_; }
+    remote_header first_header() const noexcept {
+        remote_header header;
+        std::memcpy(&header, in_.data() + begin_, sizeof header);
+        return header;
+    }
+    /// Bytes that must be buffered before the first message is whole.
+    std::size_t wanted() {
+        if (buffered() < sizeof(remote_header)) return sizeof(remote_header);
+        const remote_header header = first_header();
+        if (header.length > most_) {
+            close();
+            throw Error("recv: the other side announced a message of " +
+                        std::to_string(header.length) + " bytes, and max_message is " +
+                        std::to_string(most_) + "; the connection was closed");
+        }
+        return sizeof header + static_cast<std::size_t>(header.length);
+    }
+    bool whole() { return buffered() >= sizeof(remote_header) && buffered() >= wanted(); }
+
+    /// Room behind what is buffered. It grows with what came, not with what was announced.
+    std::span<std::byte> room() {
+        if (begin_ != 0 && in_.size() - end_ < at_once) {
+            std::memmove(in_.data(), in_.data() + begin_, buffered());
+            end_ -= begin_;
+            begin_ = 0;
+        }
+        if (in_.size() - end_ < at_once) {
+            const std::size_t more = std::max(at_once, std::min(buffered(), wanted() - buffered()));
+            in_.resize(end_ + more);
+        }
+        return std::span(in_).subspan(end_);
+    }
+    void drop(std::size_t bytes) noexcept {
+        begin_ += bytes;
+        if (begin_ == end_) {
+            begin_ = end_ = 0;
+            if (in_.size() > kept) {
+                in_.clear();
+                in_.shrink_to_fit();
+            }
+        }
+        ring();
+    }
+
+    /// \return whether a whole message is buffered; if not, and it is not over, the deadline came
+    /// \throws TimeoutError if the host can't be reached, EndOfFile if it stopped in a message
+    bool await_message(deadline until) {
+        while (!whole()) {
+            if (over_) return false;
+            if (closed()) throw ClosedError("this end of the connection is closed");
+            const auto to = room();
+            std::size_t size = 0;
+            const auto result = step([&] { return stream_->read(to, size); });
+            awaits_write_ = result == stream::progress::awaits_write;
+            if (result == stream::progress::done) {
+                end_ += size;
+                continue;
+            }
+            if (result == stream::progress::ended) {
+                over_ = true;
+                ring();
+                return false;
+            }
+            if (until.passed()) return false;
+            // A message that has begun must go on; between messages there may be silence.
+            const deadline stalled = buffered() != 0 ? deadline::after(silent_) : deadline::never();
+            if (!await(awaits_write_ ? POLLOUT : POLLIN, deadline::earlier(until, stalled)) &&
+                stalled.passed()) {
+                close();
+                throw EndOfFile(
+                    "recv: the other side stopped in the middle of a message; the "
+                    "connection was closed");
+            }
+        }
+        return true;
+    }
+    [[noreturn]] void throw_over() const {
+        throw EndOfFile(buffered() == 0
+                            ? "recv: the other side of this connection closed it, or has ended, "
+                              "and everything that it sent was received"
+                            : "recv: the other side of this connection ended in the middle of a "
+                              "message");
+    }
+
+    /// Makes what fileno() gave readable while something is buffered, for poll() knows no buffer.
+    void ring() noexcept {
+        if (!bell_) return;
+        eventfd_t n;
+        bool ready = over_;
+        try {
+            ready = await_message(deadline::at_once()) || over_;
+        } catch (...) {  // the next call tells
+            ready = true;
+        }
+        if (ready)
+            retry([&] { return ::eventfd_write(bell_.get(), 1); });
+        else
+            retry([&] { return ::eventfd_read(bell_.get(), &n); });
+    }
+
+    std::unique_ptr<stream> stream_;  // null: another process has it
+    const int fd_;
+    const std::uint64_t most_, theirs_;
+    const duration silent_;
+    std::atomic<bool> closed_{false};
+
+    std::mutex send_;             // held by who sends
+    std::vector<std::byte> out_;  // under send_
+
+    std::mutex receive_;         // held by who receives; guards these:
+    std::vector<std::byte> in_;  // [begin_, end_) was read
+    std::size_t begin_ = 0, end_ = 0;
+    bool over_ = false;          // nothing will follow
+    bool awaits_write_ = false;  // the stream, before it can read
+    unique_fd set_, bell_;       // fileno(): the socket, and what says that something is buffered
+
+    std::mutex io_;  // guards the stream; never held while waiting
+};
+
+inline namespace abi_1 {
+
+inline remote_table::remote_table() {
+    static constexpr fork_hooks hooks{
+        .in_child = [] { for_each([](remote_end& one) { one.forked(handover::launching); }); },
+        .settle = [] { for_each([](remote_end& one) { one.settle(); }); }};
+    process_identity::get().hook(fork_hooks::remote_connections, hooks);
+}
+
+template <class F>
+void remote_table::for_each(F f) noexcept {
+    if (const remote_table* const here = only_one<remote_table>::made)
+        for (remote_end* one : here->ends_) f(*one);
+}
+
+inline void remote_table::add(remote_end& one) {
+    const std::lock_guard lock(process_identity::get().tables);
+    ends_.push_back(&one);
+    handover::get().things.fetch_add(1, std::memory_order_relaxed);
+}
+
+inline void remote_table::remove(remote_end& one) noexcept {
+    const std::lock_guard lock(process_identity::get().tables);
+    std::erase(ends_, &one);
+    handover::get().things.fetch_sub(1, std::memory_order_relaxed);
+}
+
+}  // namespace abi_1
+
+}  // namespace multiprocessing::detail

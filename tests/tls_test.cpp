@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: BSL-1.0
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <multiprocessing/process.hpp>
+#include <multiprocessing/queues.hpp>
+#include <multiprocessing/tls.hpp>
+
+#include "support/catch.hpp"
+#include "support/child.hpp"
+#include "support/leaks.hpp"
+#include "support/raw_tcp.hpp"
+
+namespace mp = multiprocessing;
+using namespace std::chrono_literals;
+
+namespace {
+
+const mp::AuthKey key = mp::AuthKey::generate();
+const mp::ListenerOptions listens{.authkey = key, .transport = mp::tls};
+const mp::ClientOptions connects{.authkey = key, .transport = mp::tls, .timeout = test::patience};
+
+/// What a side gets to see.
+template <class F>
+std::string refused(F f) {
+    try {
+        f();
+    } catch (const mp::AuthenticationError& e) {
+        return std::string("AuthenticationError ") + e.what();
+    } catch (const mp::EndOfFile& e) {
+        return std::string("EndOfFile ") + e.what();
+    } catch (const mp::TimeoutError& e) {
+        return std::string("TimeoutError ") + e.what();
+    } catch (const mp::Error& e) {
+        return std::string("Error ") + e.what();
+    }
+    return "";
+}
+
+/// Accepts and answers each message with itself, until it is destroyed.
+class echo_server {
+public:
+    explicit echo_server(mp::Address at = "127.0.0.1:0", mp::ListenerOptions options = listens)
+        : listener_(std::move(at), std::move(options)), thread_([this] { serve(); }) {}
+    echo_server(const echo_server&) = delete;
+    echo_server& operator=(const echo_server&) = delete;
+    ~echo_server() {
+        listener_.close();
+        thread_.join();
+    }
+    mp::Address address() const { return listener_.address(); }
+    /// Messages that it received, whether right or not.
+    std::atomic<int> right{0}, wrong{0}, strangers{0};
+
+private:
+    void serve() {
+        for (;;) try {
+                auto c = listener_.accept();
+                for (;;) {
+                    const auto text = c.recv<std::string>();
+                    ++(text == "a message" ? right : wrong);
+                    c.send(text);
+                }
+            } catch (const mp::ClosedError&) {
+                return;
+            } catch (const mp::AuthenticationError&) {
+                ++strangers;
+            } catch (const mp::Error&) {  // that client is over
+            }
+    }
+
+    mp::Listener listener_;
+    std::thread thread_;
+};
+
+/// Connects, sends a message and receives it back.
+void ask(const mp::Address& address, const mp::ClientOptions& options = connects) {
+    auto c = mp::Client(address, options);
+    c.send("a message");
+    if (c.recv<std::string>() != "a message") throw std::runtime_error("another message came back");
+}
+
+std::string hex(std::span<const unsigned char> bytes) {
+    std::string text;
+    for (const unsigned char byte : bytes) {
+        char two[3];
+        std::snprintf(two, sizeof two, "%02x", byte);
+        text += two;
+    }
+    return text;
+}
+
+}  // namespace
+
+TEST_CASE("tls: messages through TCP and Unix sockets", "[tls]") {
+    const test::no_leaks guard;
+    char path[] = "/tmp/mp-tls-XXXXXX";
+    REQUIRE(::mkdtemp(path));
+    for (const mp::Address& where :
+         {mp::Address("127.0.0.1:0"), mp::Address(), mp::Address(std::string(path) + "/s")}) {
+        CAPTURE(where.to_string());
+        echo_server server(where);
+        auto c = mp::Client(server.address(), connects);
+        for (const std::size_t size : std::vector<std::size_t>{0, 1, 20'000, 5'000'000}) {
+            const std::string text(size, 'x');
+            std::thread sends([&] { c.send(text); });
+            CHECK(c.recv<std::string>() == text);
+            sends.join();
+        }
+    }
+    ::rmdir(path);
+}
+
+TEST_CASE("tls: at a Unix socket both ends move to shared memory", "[tls]") {
+    mp::Listener listener({}, listens);
+    std::optional<mp::Connection<>> client;
+    std::thread connecting([&] { client = mp::Client(listener.address(), connects); });
+    auto server = listener.accept(test::patience);
+    connecting.join();
+    mp::Queue<int> queue;  // which goes to nobody on another host
+    queue.put(5);
+    client->send(queue);
+    CHECK(server.recv<mp::Queue<int>>().get() == 5);
+}
+
+TEST_CASE("tls: another key is refused on both sides, and the next client is not", "[tls]") {
+    for (const mp::Address& where : {mp::Address("127.0.0.1:0"), mp::Address()}) {
+        CAPTURE(where.to_string());
+        mp::Listener listener(where, listens);
+        std::string client;
+        std::thread wrong([&] {
+            client = refused([&] {
+                mp::Client(listener.address(), {.authkey = mp::AuthKey::generate(),
+                                                .transport = mp::tls,
+                                                .timeout = test::patience});
+            });
+        });
+        CHECK_THAT(refused([&] { listener.accept(test::patience); }),
+                   Catch::Contains("AuthenticationError"));
+        wrong.join();
+        CHECK_THAT(client, Catch::Contains("AuthenticationError"));
+        std::thread good([&] { mp::Client(listener.address(), connects); });
+        listener.accept(test::patience);
+        good.join();
+    }
+}
+
+TEST_CASE("tls: who has no key gets nowhere, and delays nobody", "[tls]") {
+    echo_server server;
+    SECTION("a Client without") {
+        CHECK(!refused([&] {
+                   mp::Client(server.address(),
+                              {.transport = mp::insecure, .timeout = test::patience});
+               }).empty());
+    }
+    SECTION("garbage, and beginnings of what might become a login") {
+        std::vector<test::tcp_socket> open;
+        for (int i = 0; i < 300; ++i) {
+            open.push_back(test::tcp_connect(server.address()));
+            if (i % 3 == 1) open.back().send("GET / HTTP/1.1\r\n\r\n");
+            if (i % 3 == 2) open.back().send(std::string("\x16\x03\x01\x02\x00\x01", 6));
+        }
+        ask(server.address());
+    }
+    SECTION("a Listener without") {
+        const test::tcp_server other;
+        std::thread answers([&] {
+            const auto c = other.accept();
+            c.send("no TLS here, but a text\r\n");
+            c.ended();
+        });
+        CHECK_THAT(refused([&] { mp::Client(other.address(), connects); }), Catch::Contains("TLS"));
+        answers.join();
+    }
+    ask(server.address());
+    CHECK(server.wrong == 0);
+}
+
+TEST_CASE("tls: a password is no key", "[tls]") {
+    CHECK_THAT(refused([] {
+                   mp::Listener("127.0.0.1:0",
+                                {.authkey = mp::AuthKey("secret"), .transport = mp::tls});
+               }),
+               Catch::Contains("32"));
+    CHECK_THAT(refused([] { mp::Listener("127.0.0.1:0", {.transport = mp::tls}); }),
+               Catch::Contains("authkey"));
+}
+
+TEST_CASE("tls: who sits in between reads nothing, and what he changes is not believed", "[tls]") {
+    echo_server server;
+    std::string seen[2];
+    {
+        test::relay between(server.address(),
+                            [&](auto d, std::string& bytes, bool&) { seen[d] += bytes; });
+        ask(between.address());
+    }
+    CHECK(seen[0].find("a message") == seen[0].npos);
+    CHECK(seen[1].find("a message") == seen[1].npos);
+    REQUIRE(server.right == 1);
+
+    // Every k-th byte of a session, from a start that moves.
+    const std::size_t step = 23;
+    const std::size_t start = static_cast<std::size_t>(::getpid()) % step;
+    CAPTURE(start);
+    const bool flips = GENERATE(true, false);
+    for (const int direction : {0, 1})
+        for (std::size_t at = start; at < seen[direction].size(); at += step) {
+            CAPTURE(flips, direction, at);
+            std::size_t passed = 0;
+            test::relay between(server.address(), [&](auto d, std::string& bytes, bool& cut) {
+                if (d != direction) return;
+                const std::size_t begin = passed;
+                passed += bytes.size();
+                if (at < begin || at >= passed) return;
+                if (flips) {
+                    bytes[at - begin] ^= 4;
+                } else {
+                    bytes.resize(at - begin);
+                    cut = true;
+                }
+            });
+            // A flipped length may leave a side waiting for more: then its time ends.
+            mp::ClientOptions options = connects;
+            options.timeout = 100ms;
+            const std::string what = refused([&] {
+                auto c = mp::Client(between.address(), options);
+                c.send("a message");
+                if (!c.poll(100ms)) throw mp::TimeoutError("no answer");
+                if (c.recv<std::string>() != "a message") throw std::runtime_error("changed");
+            });
+            // Behind the answer lies only the end.
+            if (what.empty()) CHECK((direction == 0 || at + 64 > seen[direction].size()));
+        }
+    CHECK(server.wrong == 0);
+    ask(server.address());
+}
+
+TEST_CASE("tls: a recorded login is not accepted again", "[tls]") {
+    std::string recorded;
+    {
+        echo_server server;
+        test::relay between(server.address(), [&](auto d, std::string& bytes, bool&) {
+            if (d == test::relay::to_server) recorded += bytes;
+        });
+        ask(between.address());
+    }
+    echo_server server;
+    const auto attacker = test::tcp_connect(server.address());
+    attacker.send(recorded);
+    CHECK(attacker.ended());
+    ask(server.address());
+    CHECK(server.right == 1);
+}
+
+TEST_CASE("tls: OpenSSL's own tools, as strangers, agree", "[tls][process]") {
+    const std::string psk = hex(mp::detail::tls_key(key).bytes());
+    const std::string options =
+        " -tls1_3 -psk_identity multiprocessing -ciphersuites TLS_AES_128_GCM_SHA256 -psk ";
+    const auto run = [](const std::string& command, const std::string& input) {
+        const std::string quiet = command + " >/dev/null 2>&1";
+        std::FILE* const program = ::popen(quiet.c_str(), "we");
+        REQUIRE(program);
+        std::fwrite(input.data(), 1, input.size(), program);
+        std::fflush(program);
+        return program;
+    };
+    if (std::system("openssl version >/dev/null 2>&1") != 0) {
+        WARN("no openssl program: not checked");
+        return;
+    }
+    SECTION("s_client") {
+        mp::Listener listener("127.0.0.1:0", listens);
+        const mp::detail::remote_hello hello{.max_message = 1000};
+        const mp::detail::remote_header header{5, 0};
+        std::string says(reinterpret_cast<const char*>(&hello), sizeof hello);
+        says += std::string(reinterpret_cast<const char*>(&header), sizeof header) + "hello";
+        std::FILE* const client = run("openssl s_client -nocommands -quiet -connect " +
+                                          listener.address().to_string() + options + psk,
+                                      says);
+        auto c = listener.accept(test::patience);
+        const auto bytes = c.recv_bytes();
+        CHECK(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()) == "hello");
+        c.close();
+        ::pclose(client);
+    }
+    SECTION("s_server") {
+        const bool right = GENERATE(true, false);
+        const std::string port = std::to_string(20'000 + ::getpid() % 12'000);
+        std::FILE* const server =
+            run("exec openssl s_server -quiet -nocert -naccept 1 -accept 127.0.0.1:" + port +
+                    options + (right ? psk : std::string(64, '7')),
+                std::string(100, 'x'));  // which is no hello
+        std::string what;
+        REQUIRE(test::eventually([&] {  // until it listens
+            what = refused([&] { mp::Client("127.0.0.1:" + port, connects); });
+            return what.find("refused") == what.npos;
+        }));
+        if (right)
+            CHECK_THAT(what, Catch::Contains("no Listener"));  // after a login
+        else
+            CHECK_THAT(what, Catch::Contains("AuthenticationError"));
+        ::pclose(server);
+    }
+}
+
+TEST_CASE("tls: the key is in no text, and in no memory that a core dump would have",
+          "[tls][process]") {
+    // Nobody else's, and never in memory as it is, but for the AuthKey.
+    const auto own = mp::AuthKey::generate();
+    std::string inverted;
+    for (const std::byte b : own.bytes()) inverted += static_cast<char>(~std::to_integer<int>(b));
+    std::string error;
+    {
+        mp::Listener listener("127.0.0.1:0", {.authkey = own, .transport = mp::tls});
+        std::thread client([&] {
+            mp::Client(listener.address(),
+                       {.authkey = own, .transport = mp::tls, .timeout = test::patience});
+        });
+        listener.accept(test::patience);
+        client.join();
+        std::thread wrong(
+            [&] { error = refused([&] { mp::Client(listener.address(), connects); }); });
+        error += refused([&] { listener.accept(test::patience); });
+        wrong.join();
+    }
+    const auto found_in = [&](const std::string& bytes) {
+        for (std::size_t at = 0; at + inverted.size() <= bytes.size(); ++at) {
+            std::size_t same = 0;
+            while (same < inverted.size() && bytes[at + same] == static_cast<char>(~inverted[same]))
+                ++same;
+            if (same == inverted.size()) return true;
+        }
+        return false;
+    };
+    CHECK(!found_in(error));
+    CHECK(error.find(hex({reinterpret_cast<const unsigned char*>(own.bytes().data()), 32})) ==
+          error.npos);
+    const auto dumped = [&] {  // what proc(5) says of mappings without "dd", in this process
+        int found = 0;
+        std::ifstream maps("/proc/self/smaps");
+        std::ifstream memory("/proc/self/mem", std::ios::binary);
+        std::uintptr_t begin = 0, end = 0;
+        bool readable = false;
+        for (std::string line; std::getline(maps, line);) {
+            char mode[5];
+            if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, mode) == 3)
+                readable = mode[0] == 'r' && mode[1] == 'w';
+            if (!line.starts_with("VmFlags:") || !readable) continue;
+            if (line.find(" dd") != line.npos || end - begin > (std::uintptr_t{64} << 20)) continue;
+            std::string bytes(end - begin, 0);
+            memory.clear();
+            memory.seekg(static_cast<std::streamoff>(begin));
+            memory.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+            found += found_in(bytes);
+        }
+        return found;
+    };
+    CHECK(dumped() == 0);
+    mp::Process child([&] { ::_exit(dumped()); });
+    child.start();
+    child.join();
+    CHECK(child.exitcode() == 0);
+}
