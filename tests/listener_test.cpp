@@ -305,7 +305,7 @@ TEST_CASE("Listener: moved into a Process it outlives its maker", "[listener][pr
     REQUIRE(test::eventually([&] { return child != 0; }));
     CHECK(test::eventually([&] {  // says so before its user code runs
         const mp::detail::unique_fd probe(connect_to(name));
-        return mp::detail::peer_of(probe).pid == child;
+        return mp::detail::peer_of(probe.get()).pid == child;
     }));
     auto c = mp::Client(name);
     maker.kill();
