@@ -459,8 +459,8 @@ TEST_CASE("Listener: what a client sends that can't be mapped is its own failure
 TEST_CASE("Listener: a client with pipes that block does not block its server", "[listener]") {
     const test::no_leaks guard;
     mp::Listener listener;
-    auto [mine, theirs] = mp::detail::end::make_pair(0, true);
-    mp::detail::end::departure leaves(std::move(theirs), ::getpid(), 0);
+    auto [mine, theirs] = mp::detail::end<>::make_pair(0, true);
+    mp::detail::end<>::departure leaves(std::move(theirs), ::getpid(), 0);
     const auto fds = leaves.descriptors();
     const int fd = connect_to(listener.address());
     const int bell = ::dup(fds[1]);
@@ -484,7 +484,7 @@ TEST_CASE("Listener: a client with pipes that block does not block its server", 
     ::close(writer);
     ::close(bell);
     ::close(fd);
-    mp::detail::end::let_go(std::move(mine));
+    mp::detail::end<>::let_go(std::move(mine));
 }
 
 TEST_CASE("Listener: a forked child's close changes nothing for its parent",

@@ -329,7 +329,7 @@ TEST_CASE("Condition: one who is interrupted all the time gets a dead one's noti
 
 TEST_CASE("Condition: a deadline takes what a dead one was notified of (K2)",
           "[sync][condition][kill]") {
-    auto& state = shared<mp::detail::condition_state>();
+    auto& state = shared<mp::detail::condition_state<>>();
     state.init();
     using mp::detail::deadline;
     const auto wait = [&](deadline until) {
@@ -538,7 +538,7 @@ TEST_CASE("Condition: its notifier dies with the lock: who was notified is awake
 }
 
 TEST_CASE("Condition: at most 1,024 wait", "[sync][condition]") {
-    auto& state = shared<mp::detail::condition_state>();
+    auto& state = shared<mp::detail::condition_state<>>();
     state.init();
     using mp::detail::deadline;
     const std::function<int(int)> deeper = [&](int n) {  // all in one thread, one within another

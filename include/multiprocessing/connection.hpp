@@ -23,6 +23,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,7 @@
 #include <multiprocessing/detail/net/remote_end.hpp>
 #include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/queue/channel.hpp>
 #include <multiprocessing/detail/shm/region_table.hpp>
 #include <multiprocessing/errors.hpp>
@@ -47,7 +49,11 @@ class Connection;
 
 namespace detail {
 
+/// What send_bytes() sends; here for its name in errors.
+inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
+
 /// What every Connection can do.
+template <compiled When = compiled::when_used>
 class connection_base {
 public:
     /// Returns true if recv() would not block: a message is there, or the end of the file.
@@ -87,7 +93,7 @@ public:
         if (offset > buffer.size())
             throw Error("recv_bytes_into: the offset of " + std::to_string(offset) +
                         " lies beyond the buffer of " + std::to_string(buffer.size()) + " bytes");
-        const std::span<std::byte> to = buffer.subspan(offset);
+        const std::span<std::byte> to(buffer.data() + offset, buffer.size() - offset);
         std::vector<std::byte> too_long;
         std::size_t length = 0;
         with([&](auto& e) {
@@ -135,20 +141,20 @@ public:
 
 protected:
     connection_base() = default;
-    explicit connection_base(any_end of) noexcept
+    explicit connection_base(any_end<When> of) noexcept
         : end_(std::move(of.local)), remote_(std::move(of.remote)) {}
     connection_base(connection_base&&) noexcept = default;
     connection_base& operator=(connection_base&& other) noexcept {
         if (this != &other) {
-            end::let_go(std::exchange(end_, std::move(other.end_)));
+            end<When>::let_go(std::exchange(end_, std::move(other.end_)));
             remote_ = std::move(other.remote_);
         }
         return *this;
     }
-    ~connection_base() { end::let_go(std::move(end_)); }
+    ~connection_base() { end<When>::let_go(std::move(end_)); }
 
     /// For messages.
-    end& open() const {
+    end<When>& open() const {
         if (remote_)
             throw Error(
                 "a Connection to another host can't be sent in a message; move it into the "
@@ -158,7 +164,7 @@ protected:
     }
     /// Calls `f` with the end, of either kind.
     template <class F>
-    auto with(F f) const -> decltype(f(std::declval<end&>())) {
+    auto with(F f) const -> decltype(f(std::declval<end<When>&>())) {
         if (end_) [[likely]]
             return f(*end_);
         if (!remote_) throw_none();
@@ -170,7 +176,7 @@ protected:
 
     template <class U>
     void put(const U& value) {
-        loans in_message;
+        loans<When> in_message;
         const encoded message = encode(value);
         if (remote_) {
             if (in_message.any())
@@ -179,14 +185,14 @@ protected:
                     "to another host");
             return remote_->send(message.pieces(), fingerprint<U>());
         }
-        std::shared_ptr<const carrier> by;
+        std::shared_ptr<const carrier<When>> by;
         if (in_message.watched()) by = open().carries();
         open().send(message.pieces(), fingerprint<U>());
         in_message.sent(&by);
     }
     template <class U>
     U get() {
-        reception in_hand;
+        reception<When> in_hand;
         return *get_value<U>(
             [&](auto visit) {
                 with([&](auto& e) { e.recv(std::move(visit), in_hand); });
@@ -202,12 +208,13 @@ protected:
         end_handle which{};
         archive(where.id[0], where.id[1], where.size, where.pid, where.fd, which.which, which.bell,
                 which.out, which.owner, which.most);
-        auto link =
-            region_table::open<detail::link>(where, region_kind::connection, "a Connection");
+        auto link = region_table<When>::template open<detail::link<When>>(
+            where, region_kind::connection, "a Connection");
         if (const std::uint64_t carries = link->memory().header().type; carries != type)
             throw SerializationError("receiving a Connection: it carries " + carried(carries) +
                                      ", and one of " + carried(type) + " was asked for");
-        end::let_go(std::exchange(end_, end::receive(std::move(link), which, where.pid)));
+        end<When>::let_go(
+            std::exchange(end_, end<When>::receive(std::move(link), which, where.pid)));
     }
 
 private:
@@ -216,7 +223,7 @@ private:
     /// What wait() asks.
     struct waiting {
         const connection_base& of;
-        bool prepare(std::vector<pollfd>& fds, deadline until) const {
+        bool prepare(std::vector<later<When, pollfd>>& fds, deadline until) const {
             return of.with([&](auto& e) { return e.prepare(fds, until); });
         }
         bool is_ready() const {
@@ -224,8 +231,6 @@ private:
         }
     };
     waiting waited() const noexcept { return {*this}; }
-
-    static inline known_type raw_bytes{hash_name("bytes, of send_bytes"), "bytes, of send_bytes"};
 
     static std::string carried(std::uint64_t type) {
         return type == 0 ? std::string("any type") : name_of(type);
@@ -239,8 +244,8 @@ private:
                              std::move(message));
     }
 
-    std::unique_ptr<end> end_;            // null: moved from, or
-    std::unique_ptr<remote_end> remote_;  // of a connection to another host
+    std::unique_ptr<end<When>> end_;            // null: moved from, or
+    std::unique_ptr<remote_end<When>> remote_;  // of a connection to another host
 };
 
 }  // namespace detail
@@ -254,13 +259,14 @@ private:
 /// sender's next use of connections, or within half a second if that waits for one.
 /// \tparam T  mp::Sendable; need not be copyable
 template <class T>
-class Connection : public detail::connection_base {
+class Connection : public detail::connection_base<detail::used_by<T>> {
 public:
     using value_type = T;
 
     /// Of no pipe: as if moved from.
     Connection() = default;
-    explicit Connection(detail::any_end of) noexcept : connection_base(std::move(of)) {}
+    explicit Connection(detail::any_end<detail::used_by<T>> of) noexcept
+        : Connection::connection_base(std::move(of)) {}
 
     /// Sends a value as one message. Blocks while more than 2 MiB are unread; a larger message is
     /// sent when at most one other is. If killed: the message was sent or it was not.
@@ -268,37 +274,39 @@ public:
     ///     some 100 us of its death may be lost; ClosedError if this end is closed, or belongs to
     ///     another process now; OsError (ENOMEM, ENOSPC) if there is no memory; what the value's
     ///     own serialize function throws: nothing was sent then
-    void send(const T& value) { put(value); }
+    void send(const T& value) { this->put(value); }
 
     /// Takes the oldest message. Blocks while there is none.
     /// \throws EndOfFile once the other end was closed or its process ended, and all that it sent
     ///     was received; ClosedError as send(); SerializationError if the message is no T, and what
     ///     its load function throws: it is then gone
-    T recv() { return get<T>(); }
+    T recv() { return this->template get<T>(); }
 
     template <class Archive>
     void load(Archive& archive) {
-        connection_base::load(archive, detail::fingerprint<T>());
+        Connection::connection_base::load(archive, detail::fingerprint<T>());
     }
 };
 
 /// One end of a connection that carries any type, a message at a time.
-template <>
-class Connection<void> : public detail::connection_base {
+template <class T>
+requires std::is_void_v<T>
+class Connection<T> : public detail::connection_base<detail::used_by<T>> {
 public:
     using value_type = void;
 
     Connection() = default;
-    explicit Connection(detail::any_end of) noexcept : connection_base(std::move(of)) {}
+    explicit Connection(detail::any_end<detail::used_by<T>> of) noexcept
+        : Connection::connection_base(std::move(of)) {}
 
     /// As Connection<T>::send().
     template <class U>
     void send(const U& value) {
         detail::check_sendable<U>();
-        if constexpr (Sendable<U>) put(value);
+        if constexpr (Sendable<U>) this->put(value);
     }
     /// A text is sent as std::string.
-    void send(const char* text) { put(std::string(text)); }
+    void send(const char* text) { this->put(std::string(text)); }
 
     /// As Connection<T>::recv().
     /// \tparam U  what was sent. \throws SerializationError if it was something else: that message
@@ -306,12 +314,12 @@ public:
     template <class U>
     U recv() {
         detail::check_sendable<U>();
-        return get<U>();
+        return this->template get<U>();
     }
 
     template <class Archive>
     void load(Archive& archive) {
-        connection_base::load(archive, 0);
+        Connection::connection_base::load(archive, 0);
     }
 };
 
@@ -326,19 +334,78 @@ struct Pipe {
     Connection<T> first, second;
 
 private:
-    using ends = std::pair<std::unique_ptr<detail::end>, std::unique_ptr<detail::end>>;
+    using ends = std::pair<std::unique_ptr<detail::end<detail::used_by<T>>>,
+                           std::unique_ptr<detail::end<detail::used_by<T>>>>;
 
     static ends make(bool duplex) {
         if constexpr (std::is_void_v<T>) {
-            return detail::end::make_pair(0, duplex);
+            return detail::end<detail::used_by<T>>::make_pair(0, duplex);
         } else {
             detail::check_sendable<T>();
-            return detail::end::make_pair(detail::fingerprint<T>(), duplex);
+            return detail::end<detail::used_by<T>>::make_pair(detail::fingerprint<T>(), duplex);
         }
     }
     explicit Pipe(ends made) noexcept
         : first({std::move(made.first), nullptr}), second({std::move(made.second), nullptr}) {}
 };
+
+namespace detail {
+
+/// What Listener can do.
+template <compiled When = compiled::when_used>
+class listener_calls {
+public:
+    /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
+    ///     or needs a transport
+    explicit listener_calls(Address address = {}, ListenerOptions options = {})
+        : listener_(std::make_unique<listener<When>>(std::move(address), std::move(options))) {}
+
+    /// Waits for the next client that logged in.
+    /// \throws ClosedError after close(), by whichever thread, and in a forked child after close()
+    ///     in the process that made it; OsError if there are no descriptors for a client: others
+    ///     may be accepted later; AuthenticationError for a client that has another key, or none:
+    ///     others may be accepted all the same
+    Connection<later<When, void>> accept() {
+        return Connection<later<When, void>>(open().accept(deadline::never()));
+    }
+    /// \throws TimeoutError if none came in time
+    Connection<later<When, void>> accept(duration timeout) {
+        auto made = open().accept(deadline::after(timeout));
+        if (!made.local && !made.remote)
+            throw TimeoutError("accept: no client came to \"" + address().to_string() +
+                               "\" in time");
+        return Connection<later<When, void>>(std::move(made));
+    }
+
+    /// For Client().
+    Address address() const { return open().address(); }
+    /// Where the last client came from that accept() told of, by TCP; those of Unix sockets have no
+    /// address.
+    std::optional<later<When, Address>> last_accepted() const { return open().last_accepted(); }
+
+    /// Nobody is accepted any more, in no process; who waits for that gets an EndOfFile, and those
+    /// who were accepted go on. Removes the file. In a forked child: closes its copy.
+    void close() noexcept {
+        if (listener_) listener_->close();
+    }
+
+    /// A descriptor for poll, epoll and event loops, readable when accept() has something to do:
+    /// there may be nobody to accept all the same, so call accept(0s), or wait(), which is exact.
+    int fileno() const { return open().fileno(); }
+
+private:
+    friend struct wait_access;
+
+    listener<When>& open() const {
+        if (!listener_) throw ClosedError("this Listener was moved from");
+        return *listener_;
+    }
+    listener<When>& waited() const { return open(); }
+
+    std::unique_ptr<listener<When>> listener_;
+};
+
+}  // namespace detail
 
 /// Where Connections to other programs of this user, on this machine, are accepted.
 ///
@@ -359,54 +426,9 @@ private:
 /// If killed: clients that nobody accepted yet get an EndOfFile, whatever children have the socket.
 /// If one of those accepts it listens in its stead from then on. Else clients are refused, and
 /// others may listen at its file; an abstract address is free once no process has the socket.
-class Listener {
+class Listener : public detail::listener_calls<> {
 public:
-    /// \throws OsError (EADDRINUSE and the like) as bind() does; Error if the address is too long,
-    ///     or needs a transport
-    explicit Listener(Address address = {}, ListenerOptions options = {})
-        : listener_(std::make_unique<detail::listener>(std::move(address), std::move(options))) {}
-
-    /// Waits for the next client that logged in.
-    /// \throws ClosedError after close(), by whichever thread, and in a forked child after close()
-    ///     in the process that made it; OsError if there are no descriptors for a client: others
-    ///     may be accepted later; AuthenticationError for a client that has another key, or none:
-    ///     others may be accepted all the same
-    Connection<> accept() { return Connection<>(open().accept(detail::deadline::never())); }
-    /// \throws TimeoutError if none came in time
-    Connection<> accept(duration timeout) {
-        auto accepted = open().accept(detail::deadline::after(timeout));
-        if (!accepted.local && !accepted.remote)
-            throw TimeoutError("accept: no client came to \"" + address().to_string() +
-                               "\" in time");
-        return Connection<>(std::move(accepted));
-    }
-
-    /// For Client().
-    Address address() const { return open().address(); }
-    /// Where the last client came from that accept() told of, by TCP; those of Unix sockets have no
-    /// address.
-    std::optional<Address> last_accepted() const { return open().last_accepted(); }
-
-    /// Nobody is accepted any more, in no process; who waits for that gets an EndOfFile, and those
-    /// who were accepted go on. Removes the file. In a forked child: closes its copy.
-    void close() noexcept {
-        if (listener_) listener_->close();
-    }
-
-    /// A descriptor for poll, epoll and event loops, readable when accept() has something to do:
-    /// there may be nobody to accept all the same, so call accept(0s), or wait(), which is exact.
-    int fileno() const { return open().fileno(); }
-
-private:
-    friend struct detail::wait_access;
-
-    detail::listener& open() const {
-        if (!listener_) throw ClosedError("this Listener was moved from");
-        return *listener_;
-    }
-    detail::listener& waited() const { return open(); }
-
-    std::unique_ptr<detail::listener> listener_;
+    using listener_calls::listener_calls;
 };
 
 /// Connects to a Listener. At a Unix socket without a key it does not wait until that accepts: what
@@ -416,11 +438,12 @@ private:
 ///     descriptors left; TimeoutError; AuthenticationError if the Listener has another key, or is
 ///     another user's; EndOfFile if it ended the connection; Error as Listener's, for a host that
 ///     is not known, and if no Listener of ours is there
-inline Connection<> Client(Address address, ClientOptions options = {}) {
+template <detail::compiled When = detail::compiled::when_used>
+Connection<detail::later<When, void>> Client(Address address, ClientOptions options = {}) {
     detail::check_transport("Client", address, options.transport, options.authkey);
-    auto made = detail::log_in(address, options);
+    auto made = detail::log_in<When>(address, options);
     if (made.local) made.local->limit(options.max_message);
-    return Connection<>(std::move(made));
+    return Connection<detail::later<When, void>>(std::move(made));
 }
 
 }  // namespace multiprocessing

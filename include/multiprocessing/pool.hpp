@@ -79,7 +79,7 @@ struct MapOptions {
 namespace detail {
 
 /// The calls of Pool and ThreadPool.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class pool_calls {
 public:
     pool_calls(const pool_calls&) = delete;
@@ -181,12 +181,12 @@ public:
     PoolStats stats() const { return front_->stats(); }
 
 protected:
-    pool_calls(std::unique_ptr<pool_back> back, std::string name, std::int64_t timeout,
+    pool_calls(std::unique_ptr<later<When, pool_back>> back, std::string name, std::int64_t timeout,
                std::size_t retries)
         : timeout_(timeout),
           retries_(retries),
           unwinding_(std::uncaught_exceptions()),
-          front_(std::make_shared<pool_front<>>(std::move(back), std::move(name))) {}
+          front_(std::make_shared<pool_front<When>>(std::move(back), std::move(name))) {}
     ~pool_calls() {
         try {
             if (std::uncaught_exceptions() > unwinding_) front_->terminate();
@@ -196,7 +196,7 @@ protected:
         }
     }
 
-    pool_front<>& front() const noexcept { return *front_; }
+    pool_front<When>& front() const noexcept { return *front_; }
 
     static std::string name_or(std::string name, const char* kind) {
         static std::atomic<unsigned> made{0};
@@ -333,7 +333,7 @@ private:
     std::int64_t timeout_;
     std::size_t retries_;
     int unwinding_;
-    std::shared_ptr<pool_front<>> front_;
+    std::shared_ptr<pool_front<When>> front_;
 };
 
 /// What mp::map sends instead of the callable and the items, which its workers inherited.
@@ -403,11 +403,11 @@ private:
             throw Error("a pool of " + std::to_string(options.processes) + " processes: at most " +
                         std::to_string(pool_board::most_workers));
         options.name = name_or(std::move(options.name), "Pool");
-        module_table<>::get();  // the workers inherit it
+        module_table<When>::get();  // the workers inherit it
         return options;
     }
     process_pool(PoolOptions options, int)
-        : base(std::make_unique<process_back<>>(process_back_options{
+        : base(std::make_unique<process_back<When>>(process_back_options{
                    options.processes, options.name, options.maxtasksperchild,
                    options.task_timeout.value_or(duration::zero()),
                    options.initializer_timeout.value_or(duration::zero()), options.limits,
@@ -425,8 +425,8 @@ public:
     /// \param processes  threads; 0: cpu_count()
     /// \param initializer  called once in each thread; if it throws, the pool is broken
     explicit thread_pool(std::size_t processes = 0, std::function<void()> initializer = {})
-        : base(std::make_unique<thread_back<>>(processes != 0 ? processes : cpu_count(),
-                                               std::move(initializer)),
+        : base(std::make_unique<thread_back<When>>(processes != 0 ? processes : cpu_count(),
+                                                   std::move(initializer)),
                base::name_or({}, "ThreadPool"), 0, 0) {}
 
     std::size_t processes() const { return this->front().back().workers(); }
@@ -474,7 +474,7 @@ auto map(F&& callable, Range&& range, MapOptions options = {}) {
         static_assert(fits,
                       "multiprocessing: mp::map's callable does not take the items of this range");
         if constexpr (!fits) {
-            return std::vector<detail::refused_value>();
+            return std::vector<detail::later<detail::used_by<F>, detail::refused_value>>();
         } else {
             using call =
                 detail::inherited_call<std::remove_reference_t<F>, detail::iterator_of<Range>>;

@@ -27,6 +27,7 @@
 #include <vector>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/demangle.hpp>
 #include <multiprocessing/detail/process/arguments.hpp>
 #include <multiprocessing/detail/process/async_child.hpp>
@@ -43,6 +44,8 @@
 
 namespace multiprocessing {
 
+class Process;
+
 /// How a Process is made; what is left out is as Python has it.
 struct ProcessOptions {
     /// "": "Process-1", "Process-2"...; a child of "Process-1" makes "Process-1:1".
@@ -55,54 +58,50 @@ struct ProcessOptions {
 
 namespace detail {
 
-inline std::shared_ptr<child_process> make_child(ProcessOptions options) {
-    auto child = std::make_shared<child_process>();
+template <compiled When = compiled::when_used>
+std::shared_ptr<child_process<When>> make_child(ProcessOptions options) {
+    auto child = std::make_shared<child_process<When>>();
     if (!options.name.empty()) child->facts.name = std::move(options.name);
     if (options.daemon) child->facts.daemon = *options.daemon;
     child->limits = options.limits;
     return child;
 }
 
-}  // namespace detail
-
-/// A function in a process of its own.
-///
-/// Threads: one at a time may use an object, but join(), is_alive(), exitcode(), interrupt(),
-/// terminate() and kill() may be called by any number of threads at once.
-/// Processes: the object belongs to the process that made it. In a forked copy the destructor does
-/// nothing, and whatever waits for or signals the child throws ProcessError.
-class MP_EXPORT Process {
+/// What Process can do.
+template <compiled When = compiled::when_used>
+class MP_EXPORT process_calls {
 public:
     /// For classes that override run().
-    Process() : Process(ProcessOptions{}) {}
+    process_calls() : process_calls(ProcessOptions{}) {}
     /// For classes that override run().
-    explicit Process(ProcessOptions options) : child_(detail::make_child(std::move(options))) {}
+    explicit process_calls(ProcessOptions options) : child_(make_child<When>(std::move(options))) {}
 
     /// Will call `callable(args...)` in the child. Both are copied or moved in now, and dropped in
     /// this process when start() returns; a Connection among them, or inside of them, belongs to
     /// the child from then on. Handles (Queue, Lock...) reach the callable as lvalues, every other
     /// argument as an rvalue; std::ref(x) is x&, the child's copy of it.
     template <class F, class... Args>
-    requires(
-        !std::is_base_of_v<Process, std::remove_cvref_t<F>> &&
-        !std::is_same_v<ProcessOptions, std::remove_cvref_t<F>>) explicit Process(F&& callable,
-                                                                                  Args&&... args)
-        : Process(ProcessOptions{}, std::forward<F>(callable), std::forward<Args>(args)...) {}
+    requires(!std::is_base_of_v<Process, std::remove_cvref_t<F>> &&
+             !std::is_same_v<ProcessOptions,
+                             std::remove_cvref_t<F>>) explicit process_calls(F&& callable,
+                                                                             Args&&... args)
+        : process_calls(ProcessOptions{}, std::forward<F>(callable), std::forward<Args>(args)...) {}
     template <class F, class... Args>
-    Process(ProcessOptions options, F&& callable, Args&&... args) : Process(std::move(options)) {
-        detail::check_callable<F, Args...>();
-        if constexpr (detail::is_callable<F, Args...>) {
+    process_calls(ProcessOptions options, F&& callable, Args&&... args)
+        : process_calls(std::move(options)) {
+        check_callable<F, Args...>();
+        if constexpr (is_callable<F, Args...>) {
             // Shared, since std::function copies; std::move_only_function comes with C++23.
-            target_ = [kept = std::make_shared<detail::packed_call<F, Args...>>(
+            target_ = [kept = std::make_shared<packed_call<F, Args...>>(
                            std::in_place, std::forward<F>(callable), std::forward<Args>(args)...)] {
                 static_cast<void>((*kept)());
             };
         }
     }
 
-    Process(Process&&) noexcept = default;
+    process_calls(process_calls&&) noexcept = default;
     /// Ends what was there as the destructor does.
-    Process& operator=(Process&& other) noexcept {
+    process_calls& operator=(process_calls&& other) noexcept {
         if (this != &other) {
             end();
             child_ = std::move(other.child_);
@@ -114,19 +113,19 @@ public:
 
     /// Joins the child, however long it runs. A daemon is terminated first: SIGTERM, after a second
     /// SIGKILL. Python lets go of it instead.
-    virtual ~Process() { end(); }
+    virtual ~process_calls() { end(); }
 
     /// Starts the child. Once, by the process that made the object.
     /// \throws ProcessError if it was started before; OsError if the kernel refuses the fork or a
     ///     limit, or if a daemon finds no /proc: then no child is left, and start() may be tried
     ///     again
     void start() {
-        detail::child_process& child = open();
+        child_process<When>& child = open();
         child.require_owner("start");
         if (child.started())
             throw ProcessError("can't start " + child.facts.name +
                                " again: a Process runs once; make another");
-        detail::launch(child_, [this] {
+        launch(child_, [this] {
             run();
             return 0;
         });
@@ -148,13 +147,13 @@ public:
 
     /// Waits until the child has ended.
     /// \throws ProcessError if it was not started, or belongs to another process
-    void join() { started("join").wait(detail::deadline::never()); }
+    void join() { started("join").wait(deadline::never()); }
     /// \return false if it still runs when the timeout ends. Python returns None: look at exitcode
-    bool join(duration timeout) { return started("join").wait(detail::deadline::after(timeout)); }
+    bool join(duration timeout) { return started("join").wait(deadline::after(timeout)); }
 
     /// False before start(). Reaps an ended child.
     bool is_alive() {
-        detail::child_process& child = open();
+        child_process<When>& child = open();
         if (child.is_this_process()) return true;
         child.require_owner("query");
         return child.started() && !child.exitcode();
@@ -171,7 +170,7 @@ public:
     /// \throws ProcessError while the child runs
     void close() {
         if (closed_) return;
-        detail::child_process& child = open();
+        child_process<When>& child = open();
         child.require_owner("close");
         if (child.started()) {
             if (!child.exitcode())
@@ -185,13 +184,13 @@ public:
 
     const std::string& name() const { return open().facts.name; }
     void name(std::string name) {
-        const std::lock_guard lock(detail::process_identity::get().tables);  // ProcessRefs read it
+        const std::lock_guard lock(process_identity::get().tables);  // ProcessRefs read it
         open().facts.name = std::move(name);
     }
 
     /// Nothing before start().
     std::optional<pid_t> pid() const {
-        const detail::child_process& child = open();
+        const child_process<When>& child = open();
         return child.started() ? std::optional(child.pid()) : std::nullopt;
     }
     std::optional<pid_t> ident() const { return pid(); }
@@ -201,7 +200,7 @@ public:
     /// children itself, a kernel before Linux 6.15 forgets the status of a killed child and of
     /// _exit(): -SIGKILL then.
     std::optional<int> exitcode() {
-        detail::child_process& child = open();
+        child_process<When>& child = open();
         if (child.is_this_process()) return std::nullopt;
         child.require_owner("query");
         return child.exitcode();
@@ -214,7 +213,7 @@ public:
     /// The child's key; by default that of this process.
     AuthKey authkey() const {
         const auto& own = open().facts.authkey;
-        return own ? *own : detail::current_authkey();
+        return own ? *own : current_authkey();
     }
     /// \throws ProcessError once started: the child has its key
     void authkey(AuthKey key) { unstarted("authkey").facts.authkey = std::move(key); }
@@ -222,7 +221,7 @@ public:
     /// A descriptor (a pidfd) that is readable once the child has ended, for poll and the like. It
     /// is the object's: don't close it.
     int sentinel() const {
-        detail::child_process& child = open();
+        child_process<When>& child = open();
         child.require_started("give the sentinel of");
         return child.sentinel();
     }
@@ -235,18 +234,18 @@ protected:
     virtual void hand_over() {}
 
 private:
-    detail::child_process& open() const {
+    child_process<When>& open() const {
         if (!child_) throw ProcessError("this Process was moved from");
         if (closed_) throw ClosedError(child_->facts.name + " is closed");
         return *child_;
     }
-    detail::child_process& started(const char* what) const {
-        detail::child_process& child = open();
+    child_process<When>& started(const char* what) const {
+        child_process<When>& child = open();
         child.require_started(what);
         return child;
     }
-    detail::child_process& unstarted(const char* what) const {
-        detail::child_process& child = open();
+    child_process<When>& unstarted(const char* what) const {
+        child_process<When>& child = open();
         if (child.started())
             throw ProcessError(child.facts.name + " was started: set its " + what +
                                " before start()");
@@ -259,14 +258,27 @@ private:
             if (child_->facts.daemon)
                 child_->end_daemon();
             else
-                child_->wait(detail::deadline::never());
+                child_->wait(deadline::never());
         } catch (...) {  // the program closed the descriptor under it
         }
     }
 
-    std::shared_ptr<detail::child_process> child_;  // null: moved from
-    std::function<void()> target_;                  // empty: nothing to call, or called
+    std::shared_ptr<child_process<When>> child_;  // null: moved from
+    std::function<void()> target_;                // empty: nothing to call, or called
     bool closed_ = false;
+};
+
+}  // namespace detail
+
+/// A function in a process of its own.
+///
+/// Threads: one at a time may use an object, but join(), is_alive(), exitcode(), interrupt(),
+/// terminate() and kill() may be called by any number of threads at once.
+/// Processes: the object belongs to the process that made it. In a forked copy the destructor does
+/// nothing, and whatever waits for or signals the child throws ProcessError.
+class MP_EXPORT Process : public detail::process_calls<> {
+public:
+    using process_calls::process_calls;
 };
 
 /// Calls `callable(args...)` once, in a fresh child, which has a copy of everything: so any
@@ -285,7 +297,7 @@ auto async(ProcessOptions options, F&& callable, Args&&... args) {
         if constexpr (!std::is_void_v<result>) detail::check_sendable<result>();
         std::optional<call> kept(std::in_place, std::in_place, std::forward<F>(callable),
                                  std::forward<Args>(args)...);
-        const auto child = detail::make_child(std::move(options));
+        const auto child = detail::make_child<detail::used_by<F>>(std::move(options));
         auto state = std::make_shared<detail::async_child<result>>(
             child, detail::demangled(typeid(std::decay_t<F>)), *kept);
         detail::hand_over(*child, [&] { kept.reset(); });

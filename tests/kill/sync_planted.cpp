@@ -40,25 +40,25 @@ struct told_once : mp::Lock {
         }
     }
 };
-struct wake_forgotten : mpd::semaphore_state {
+struct wake_forgotten : mpd::semaphore_state<> {
     void release(std::size_t count, ledger) {
         word_of(*this).fetch_add(static_cast<std::uint32_t>(count) << 1);
     }
 };
-struct wakes_behind_release : mpd::semaphore_state {
+struct wakes_behind_release : mpd::semaphore_state<> {
     void release(std::size_t count, ledger) {
         word_of(*this).fetch_add(static_cast<std::uint32_t>(count) << 1);
         mpd::futex_wake(word_of(*this), mpd::wake_all);
     }
 };
-struct unit_not_noted : mpd::semaphore_state {
+struct unit_not_noted : mpd::semaphore_state<> {
     bool acquire(deadline until, ledger, mp::duration patience) {
         return semaphore_state::acquire(until, {}, patience);
     }
     void release(std::size_t count, ledger) { semaphore_state::release(count, {}); }
 };
 /// I3: it leaves `notified` before it has the lock.
-struct notify_taken_by_the_dead : mpd::condition_state {
+struct notify_taken_by_the_dead : mpd::condition_state<> {
     template <class Release, class Acquire>
     bool wait(deadline until, Release release, Acquire acquire, mp::duration patience) {
         const bool told = condition_state::wait(
@@ -67,7 +67,7 @@ struct notify_taken_by_the_dead : mpd::condition_state {
         return told;
     }
 };
-struct nobody_looks_again : mpd::barrier_state {
+struct nobody_looks_again : mpd::barrier_state<> {
     std::size_t wait(places all, deadline until, const std::function<void()>& action,
                      mp::duration) {
         return barrier_state::wait(all, until, action, hour);

@@ -392,7 +392,7 @@ inline void add_readers(collector& sweep, std::optional<mp::SharedLock>& lock) {
 // ---- semaphores
 
 /// \tparam State  with a bug planted, or without
-template <class State = mpd::semaphore_state>
+template <class State = mpd::semaphore_state<>>
 class semaphore_lab {
 public:
     void fresh(std::size_t units, bool bounded, bool robust) {
@@ -402,9 +402,9 @@ public:
         robust_ = robust;
         all_.state.init(units, bounded || robust);
     }
-    mpd::semaphore_state::ledger holders() {
-        return robust_ ? mpd::semaphore_state::ledger(all_.holders)
-                       : mpd::semaphore_state::ledger();
+    mpd::semaphore_state<>::ledger holders() {
+        return robust_ ? mpd::semaphore_state<>::ledger(all_.holders)
+                       : mpd::semaphore_state<>::ledger();
     }
     bool acquire(deadline until = deadline::never()) {
         return all_.state.acquire(until, holders(), robust_ ? shortly : hour);
@@ -460,7 +460,7 @@ public:
 private:
     struct memory {
         State state;
-        mpd::unit_holder holders[mpd::semaphore_state::most_holders];
+        mpd::unit_holder holders[mpd::semaphore_state<>::most_holders];
     };
     memory& all_ = shared_memory<memory>();
     std::size_t units_ = 0;
@@ -639,7 +639,7 @@ void add_event(collector& sweep, std::optional<E>& event) {
 
 // ---- Condition
 
-template <class State = mpd::condition_state>
+template <class State = mpd::condition_state<>>
 class condition_lab {
 public:
     void fresh() {
@@ -873,7 +873,7 @@ inline void add_whole_condition(collector& sweep, std::optional<mp::Condition>& 
 
 // ---- Barrier
 
-template <class State = mpd::barrier_state>
+template <class State = mpd::barrier_state<>>
 class barrier_lab {
 public:
     static constexpr std::size_t parties = 3;
@@ -882,10 +882,10 @@ public:
         test::fresh();
         std::memset(static_cast<void*>(&all_), 0, sizeof all_);
         all_.state.init(parties, -1);
-        mpd::barrier_state::init(places());
+        mpd::barrier_state<>::init(places());
     }
     State& state() { return all_.state; }
-    mpd::barrier_state::places places() { return all_.places; }
+    mpd::barrier_state<>::places places() { return all_.places; }
     std::size_t wait(deadline until = deadline::never(), std::function<void()> action = {}) {
         return all_.state.wait(places(), until, action, shortly);
     }

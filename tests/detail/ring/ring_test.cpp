@@ -312,8 +312,8 @@ TEST_CASE("ring: a stream that keeps up stays in the kept segments", "[ring][mem
 
 TEST_CASE("ring: a handle opens the same ring, here and in another process", "[ring]") {
     const auto ring = make_ring();
-    CHECK(small_ring::open(detail::region_table::lend(*ring), "a ring") == ring);
-    const detail::region_handle handle = detail::region_table::lend(*ring);
+    CHECK(small_ring::open(detail::region_table<>::lend(*ring), "a ring") == ring);
+    const detail::region_handle handle = detail::region_table<>::lend(*ring);
     const auto other = same_memory<small_ring>(*ring);
     CHECK(other != ring);
     put(*other, "a");

@@ -150,7 +150,7 @@ detail::region_handle handle_of(Ring& ring) {
 /// The same ring to a process in which commits kill.
 template <class Ring, class Other>
 std::shared_ptr<Ring> same_memory(Other& ring) {
-    const detail::region_handle handle = detail::region_table::lend(ring);
+    const detail::region_handle handle = detail::region_table<>::lend(ring);
     return std::make_shared<Ring>(
         detail::region::open(handle, detail::region_kind::message_ring, "a ring"));
 }

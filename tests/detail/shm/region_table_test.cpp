@@ -35,10 +35,10 @@ private:
 constexpr auto kind = region_kind::message_ring;
 
 std::shared_ptr<thing> make() {
-    return region_table::add<thing>(region::create("mp:test", kind, 0, 1 << 20));
+    return region_table<>::add<thing>(region::create("mp:test", kind, 0, 1 << 20));
 }
 std::shared_ptr<thing> open(const region_handle& handle) {
-    return region_table::open<thing>(handle, kind, "a test");
+    return region_table<>::open<thing>(handle, kind, "a test");
 }
 /// Mapped or kept for its receiver.
 bool is_here(const region_handle& handle) {
@@ -52,7 +52,7 @@ bool is_here(const region_handle& handle) {
 
 TEST_CASE("region_table: a handle that comes back finds the object that is here", "[shm][table]") {
     const auto made = make();
-    const region_handle handle = region_table::lend(*made);
+    const region_handle handle = region_table<>::lend(*made);
     CHECK(open(handle) == made);
     CHECK(!made->memory().awaited());
 }
@@ -72,7 +72,7 @@ TEST_CASE("region_table: the last handle detaches and closes", "[shm][table]") {
 
 TEST_CASE("region_table: a region lent stays until its receiver has it", "[shm][table]") {
     auto made = make();
-    const region_handle handle = region_table::lend(*made);
+    const region_handle handle = region_table<>::lend(*made);
     made->memory().data()[4096] = std::byte{9};
     made.reset();
     CHECK(is_here(handle));
@@ -89,7 +89,7 @@ TEST_CASE("region_table: among many that nobody receives one is found by and by"
     child apart([] {  // they stay for ever
         const auto lend_and_drop = [] {
             auto made = make();
-            const region_handle handle = region_table::lend(*made);
+            const region_handle handle = region_table<>::lend(*made);
             made.reset();
             return handle;
         };
@@ -102,7 +102,7 @@ TEST_CASE("region_table: among many that nobody receives one is found by and by"
         if (is_here(received)) return 2;
         if (!open(back)) return 3;
         if (is_here(back)) return 4;  // its last handle went
-        region_table::take_back(not_sent.id);
+        region_table<>::take_back(not_sent.id);
         return is_here(not_sent) ? 5 : 0;
     });
     CHECK(apart.exit_status() == 0);
@@ -110,7 +110,7 @@ TEST_CASE("region_table: among many that nobody receives one is found by and by"
 
 TEST_CASE("region_table: a region lent comes back to its lender", "[shm][table]") {
     auto made = make();
-    const region_handle handle = region_table::lend(*made);
+    const region_handle handle = region_table<>::lend(*made);
     made->memory().data()[4096] = std::byte{9};
     made.reset();
     const auto back = open(handle);
@@ -120,17 +120,17 @@ TEST_CASE("region_table: a region lent comes back to its lender", "[shm][table]"
 
 TEST_CASE("region_table: what was not sent is not waited for", "[shm][table]") {
     auto made = make();
-    const region_handle handle = region_table::lend(*made);
-    region_table::take_back(handle.id);
+    const region_handle handle = region_table<>::lend(*made);
+    region_table<>::take_back(handle.id);
     CHECK(!made->memory().awaited());
     made.reset();
     CHECK(!is_here(handle));
 
     made = make();
-    const region_handle late = region_table::lend(*made);
+    const region_handle late = region_table<>::lend(*made);
     made.reset();
     CHECK(is_here(late));
-    region_table::take_back(late.id);
+    region_table<>::take_back(late.id);
     CHECK(!is_here(late));
 }
 
@@ -138,7 +138,7 @@ TEST_CASE("region_table: killed between lending and sending, the file stays a wh
           "[shm][table][kill]") {
     const auto made = make();
     CHECK(child([&] {
-              region_table::lend(*made);
+              region_table<>::lend(*made);
               ::raise(SIGKILL);
               return 0;
           }).exit_status() == -SIGKILL);
@@ -149,8 +149,8 @@ TEST_CASE("region_table: killed between lending and sending, the file stays a wh
 
 TEST_CASE("region_table: a handle of another kind of object is refused", "[shm][table]") {
     const auto made = make();
-    const region_handle handle = region_table::lend(*made);
-    CHECK_THROWS_AS(region_table::open<thing>(handle, static_cast<region_kind>(77), "a test"),
+    const region_handle handle = region_table<>::lend(*made);
+    CHECK_THROWS_AS(region_table<>::open<thing>(handle, static_cast<region_kind>(77), "a test"),
                     Error);
     CHECK(open(handle) == made);
 }

@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <optional>
+#include <new>
 #include <span>
 #include <string>
 #include <string_view>
@@ -39,6 +39,33 @@ namespace multiprocessing::detail {
 
 class message_writer;
 class message_reader;
+
+/// Room for a T that few messages need. How it ends is compiled where it is made.
+template <class T>
+class late {
+public:
+    late() = default;
+    late(const late&) = delete;
+    late& operator=(const late&) = delete;
+    ~late() {
+        if (end_) end_(room_);
+    }
+
+    explicit operator bool() const noexcept { return end_ != nullptr; }
+    T* operator->() noexcept { return std::launder(reinterpret_cast<T*>(room_)); }
+    T& operator*() noexcept { return *operator->(); }
+    /// Once.
+    template <class... Args>
+    T& emplace(Args&&... args) {
+        T* const made = ::new (static_cast<void*>(room_)) T(std::forward<Args>(args)...);
+        end_ = [](std::byte* room) noexcept { std::launder(reinterpret_cast<T*>(room))->~T(); };
+        return *made;
+    }
+
+private:
+    alignas(T) std::byte room_[sizeof(T)];
+    void (*end_)(std::byte*) noexcept = nullptr;
+};
 
 /// Objects within objects; a list of unique_ptr longer than that is better sent as a vector.
 inline constexpr unsigned max_depth = 256;
@@ -189,8 +216,8 @@ private:
     bool in_place_;
     unsigned depth_ = 0;
     name_function name_;
-    std::optional<shared_objects> shared_;
-    std::optional<output_archive> archive_;
+    late<shared_objects> shared_;
+    late<output_archive> archive_;
 };
 
 /// Reads values out of a message, which may be damaged or forged.
@@ -283,7 +310,7 @@ private:
     unsigned depth_ = 0;
     name_function name_;
     std::vector<std::pair<std::shared_ptr<void>, const char*>> shared_;
-    std::optional<input_archive> archive_;
+    late<input_archive> archive_;
 };
 
 inline void output_archive::saveBinary(const void* data, std::size_t size) {

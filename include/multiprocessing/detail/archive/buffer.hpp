@@ -11,7 +11,6 @@
 #include <new>
 #include <span>
 #include <utility>
-#include <vector>
 
 #include <multiprocessing/detail/platform/compiled.hpp>
 
@@ -24,7 +23,10 @@ public:
     message_buffer() = default;
     message_buffer(const message_buffer&) = delete;
     message_buffer& operator=(const message_buffer&) = delete;
-    ~message_buffer() { std::free(begin_); }
+    ~message_buffer() {
+        std::free(begin_);
+        std::free(pieces_);
+    }
 
     /// Room for n bytes at the end; the caller fills it.
     std::byte* grow(std::size_t n) {
@@ -37,23 +39,23 @@ public:
     template <compiled = compiled::when_used>
     void refer(const void* from, std::size_t n) {
         end_own_piece();
-        pieces_.push_back({static_cast<const std::byte*>(from), n});
+        add_piece({static_cast<const std::byte*>(from), n});
         outside_ += n;
     }
 
     std::size_t size() const noexcept { return static_cast<std::size_t>(end_ - begin_) + outside_; }
 
     /// Makes the gather list; nothing may be added after.
-    template <compiled = compiled::when_used>
-    std::span<const std::span<const std::byte>> gather() {
+    template <compiled When = compiled::when_used>
+    std::span<const std::span<const later<When, std::byte>>> gather() {
         end_own_piece();
         const std::byte* own = begin_;
-        for (auto& piece : pieces_)
-            if (piece.data() == nullptr) {
+        for (std::size_t i = 0; i < count_; ++i)
+            if (auto& piece = pieces_[i]; piece.data() == nullptr) {
                 piece = {own, piece.size()};
                 own += piece.size();
             }
-        return {pieces_.data(), pieces_.size()};
+        return {pieces_, count_};
     }
 
     /// Empties it, keeps the memory.
@@ -64,7 +66,7 @@ public:
         const std::size_t has = static_cast<std::size_t>(limit_ - begin_);
         end_ = begin_;
         outside_ = in_pieces_ = 0;
-        pieces_.clear();
+        count_ = 0;
         if (has <= small) return true;
         unneeded_ = used <= small ? unneeded_ + 1 : 0;
         return has <= large && unneeded_ < 64;
@@ -77,8 +79,21 @@ private:
     template <compiled = compiled::when_used>
     void end_own_piece() {
         const std::size_t own = static_cast<std::size_t>(end_ - begin_) - in_pieces_;
-        if (own != 0) pieces_.push_back({static_cast<const std::byte*>(nullptr), own});
+        if (own != 0) add_piece({static_cast<const std::byte*>(nullptr), own});
         in_pieces_ += own;
+    }
+
+    template <compiled = compiled::when_used>
+    void add_piece(std::span<const std::byte> piece) {
+        if (count_ == most_) {
+            const std::size_t most = 2 * most_ + 2;
+            void* const memory = std::realloc(static_cast<void*>(pieces_), most * sizeof piece);
+            if (memory == nullptr) throw std::bad_alloc();
+            pieces_ = static_cast<std::span<const std::byte>*>(memory);
+            most_ = most;
+        }
+        ::new (static_cast<void*>(pieces_ + count_)) std::span<const std::byte>(piece);
+        ++count_;
     }
 
     [[gnu::noinline]] void reallocate(std::size_t n) {
@@ -97,7 +112,8 @@ private:
     std::size_t outside_ = 0;    // bytes of others in pieces_
     std::size_t in_pieces_ = 0;  // of ours
     std::uint32_t unneeded_ = 0;
-    std::vector<std::span<const std::byte>> pieces_;
+    std::span<const std::byte>* pieces_ = nullptr;  // by realloc
+    std::size_t count_ = 0, most_ = 0;
 };
 
 /// The buffer that this thread keeps between messages; null while a message is being written,

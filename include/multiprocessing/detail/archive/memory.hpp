@@ -206,8 +206,7 @@ public:
         pieces_ = buffer_->gather();
     }
     encoded(encoded&& other) noexcept
-        : buffer_(std::exchange(other.buffer_, nullptr)),
-          pieces_(std::exchange(other.pieces_, {})) {}
+        : buffer_(std::exchange(other.buffer_, nullptr)), pieces_(other.pieces_) {}
     encoded& operator=(encoded&&) = delete;
     ~encoded() { kept_buffer::give_back(buffer_); }
 

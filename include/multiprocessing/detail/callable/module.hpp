@@ -56,6 +56,7 @@ enum class place_kind {
 };
 
 /// A program or shared library as the loader mapped it.
+template <compiled When = compiled::when_used>
 struct loaded_module {
     struct segment {
         std::uintptr_t begin, end;
@@ -98,7 +99,8 @@ private:
 };
 
 /// Finds the build-id in the notes between two addresses.
-inline void read_notes(std::uintptr_t at, std::uintptr_t end, std::size_t align, loaded_module& m) {
+template <compiled When = compiled::when_used>
+void read_notes(std::uintptr_t at, std::uintptr_t end, std::size_t align, loaded_module<When>& m) {
     const auto padded = [align](std::size_t n) { return (n + align - 1) & ~(align - 1); };
     ElfW(Nhdr) note;
     while (end - at > sizeof note) {
@@ -119,9 +121,9 @@ inline void read_notes(std::uintptr_t at, std::uintptr_t end, std::size_t align,
 }
 
 /// Reads a module from what the loader says about it.
-template <compiled = compiled::when_used>
-loaded_module read_module(const dl_phdr_info& info) {
-    loaded_module m;
+template <compiled When = compiled::when_used>
+loaded_module<When> read_module(const dl_phdr_info& info) {
+    loaded_module<When> m;
     m.base = info.dlpi_addr;
     m.path = info.dlpi_name ? info.dlpi_name : "";
     for (int i = 0; i < info.dlpi_phnum; ++i) {
@@ -144,7 +146,7 @@ loaded_module read_module(const dl_phdr_info& info) {
     }
     // Linked with --build-id=none: the code itself names it, eight bytes a step.
     m.key = 0x9e3779b97f4a7c15;
-    for (const loaded_module::segment& s : m.segments) {
+    for (const auto& s : m.segments) {
         if (!s.executable || s.writable) continue;
         for (std::uintptr_t at = s.begin; s.end - at >= 8; at += 8) {
             std::uint64_t word;
@@ -167,8 +169,10 @@ loaded_module read_module(const dl_phdr_info& info) {
 /// I3  Entries are never changed or freed, so that a search needs no lock; a module that comes back
 ///     to where it was finds its entry again. An entry may outlive its module: is_there() asks,
 ///     without a lock, before each use.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class MP_EXPORT module_table {
+    using loaded_module = detail::loaded_module<When>;
+
 public:
     /// Never destroyed. The first use must not be in a forked child.
     static module_table& get() { return only_one<module_table>::get(); }
@@ -264,7 +268,7 @@ private:
         const std::uint64_t loads = loads_so_far();
         ::dl_iterate_phdr(
             [](dl_phdr_info* info, std::size_t, void* out) {
-                loaded_module m = read_module(*info);
+                loaded_module m = read_module<When>(*info);
                 if (!m.segments.empty())
                     static_cast<std::vector<loaded_module>*>(out)->push_back(std::move(m));
                 return 0;

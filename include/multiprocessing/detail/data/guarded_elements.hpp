@@ -12,12 +12,14 @@
 #include <multiprocessing/detail/archive/fingerprint.hpp>
 #include <multiprocessing/detail/data/shared_elements.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/errors.hpp>
 #include <multiprocessing/synchronize.hpp>
 
 namespace multiprocessing::detail {
 
 /// An RLock with elements behind its state, or without.
+template <compiled = compiled::when_used>
 class element_lock : public RLock {
 public:
     explicit element_lock(std::size_t behind) : RLock(behind) {}
@@ -38,7 +40,7 @@ template <class T>
 class guarded_elements {
     using head = elements_head_of<T>;
     static constexpr std::size_t padding =
-        alignof(head) - 1 - (element_lock::behind_at + alignof(head) - 1) % alignof(head);
+        alignof(head) - 1 - (element_lock<>::behind_at + alignof(head) - 1) % alignof(head);
     static constexpr std::size_t before = padding + sizeof(head);
 
 public:
@@ -61,8 +63,8 @@ public:
 
     T* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
-    element_lock& lock() noexcept { return lock_; }
-    const element_lock& lock() const noexcept { return lock_; }
+    element_lock<>& lock() noexcept { return lock_; }
+    const element_lock<>& lock() const noexcept { return lock_; }
 
     template <class Archive>
     void save(Archive& archive) const {
@@ -118,7 +120,7 @@ private:
         size_ = elements_.size();
     }
 
-    element_lock lock_;
+    element_lock<> lock_;
     shared_elements<T> elements_;  // if separate_
     bool separate_ = false;
     T* data_ = nullptr;

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <list>
 #include <memory>
@@ -34,6 +35,7 @@
 #include <multiprocessing/detail/net/link.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
@@ -71,6 +73,7 @@ inline std::uint64_t own_start_time() {
     return found;
 }
 
+template <compiled When = compiled::when_used>
 class end;
 
 inline namespace abi_1 {
@@ -85,6 +88,7 @@ inline namespace abi_1 {
 /// pool). Swept at each further use, and every look_again by those who sleep. At most 1,024 are
 /// kept, and at most a quarter as many as this process may have descriptors: then the oldest is
 /// closed.
+template <compiled When = compiled::when_used>
 class MP_EXPORT end_table {
 public:
     static end_table& get() {  // never destroyed: static objects of the host may be connections
@@ -94,9 +98,9 @@ public:
     using guard = std::lock_guard<std::mutex>;
     static std::mutex& mutex() noexcept { return process_identity::get().tables; }
 
-    void add(end& one, const guard&);
-    void remove(end& one, const guard&) noexcept;
-    void keep(std::unique_ptr<end> lent);
+    void add(end<When>& one, const guard&);
+    void remove(end<When>& one, const guard&) noexcept;
+    void keep(std::unique_ptr<end<When>> lent);
     /// \return whether some are still kept
     bool sweep() noexcept;
 
@@ -105,10 +109,10 @@ private:
     end_table();
     template <class F>
     static void for_each(F f);
-    using ends = std::list<std::unique_ptr<end>>;
+    using ends = std::list<std::unique_ptr<end<When>>>;
     static void close(ends& undelivered) noexcept;
 
-    end* first_ = nullptr;
+    end<When>* first_ = nullptr;
     ends lent_;
     std::atomic<std::size_t> kept_{0};  // its size, for a look without the lock
 };
@@ -117,8 +121,9 @@ private:
 
 /// Who gets what was sent through a connection, watched by its sender while ends lie in it, though
 /// the sender may have closed its own end of it.
+template <compiled When = compiled::when_used>
 struct carrier {
-    const std::shared_ptr<link> of;
+    const std::shared_ptr<link<When>> of;
     const unsigned to;     // the end that receives
     const unique_fd bell;  // of the other one: hangs up with the receiver
 
@@ -130,7 +135,7 @@ struct carrier {
             if ((now & owner_word::closed) != 0)
                 return side.decoding.load(std::memory_order_acquire) == 0 || died(now);
             pollfd hung_up{bell.get(), 0, 0};
-            poll_until({&hung_up, 1}, deadline::at_once());
+            poll_until(&hung_up, 1, deadline::at_once());
             if ((hung_up.revents & POLLHUP) == 0 && ((now & owner_word::taken) == 0 || !died(now)))
                 return false;
             if (of->owner(to).compare_exchange_strong(now, now | owner_word::closed,
@@ -157,6 +162,7 @@ private:
 };
 
 /// A message in a receiver's hand, which has not decoded it.
+template <compiled When = compiled::when_used>
 class reception {
 public:
     reception() = default;
@@ -167,7 +173,7 @@ public:
             count().fetch_sub(1, std::memory_order_release);  // what was taken is seen to be
     }
     /// Before it is taken.
-    void begin(const std::shared_ptr<link>& from, unsigned which) noexcept {
+    void begin(const std::shared_ptr<link<When>>& from, unsigned which) noexcept {
         if (from_) return;
         from_ = from;
         which_ = which;
@@ -180,22 +186,23 @@ private:
         return from_->shared().sides[which_].decoding;
     }
 
-    std::shared_ptr<link> from_;
+    std::shared_ptr<link<When>> from_;
     unsigned which_ = 0;
     pid_t by_ = 0;
 };
 
 /// Threads: one may send while another receives, and close() ends what they wait for.
+template <compiled When>
 class end {
 public:
     /// The two ends of a new link, both owned by this process.
     /// \param type  fingerprint of what it carries; 0: anything
     static std::pair<std::unique_ptr<end>, std::unique_ptr<end>> make_pair(std::uint64_t type,
                                                                            bool duplex) {
-        end_table::get().sweep();
-        const auto made = link::create(type, duplex);
+        end_table<When>::get().sweep();
+        const auto made = link<When>::create(type, duplex);
         std::unique_ptr<end> ends[2];
-        const end_table::guard lock(end_table::mutex());
+        const guard lock(end_table<When>::mutex());
         unique_fd bells[2], outs[2];
         for (unsigned e : {0u, 1u}) {
             pipe_ends pipe = make_pipe(O_NONBLOCK);
@@ -217,7 +224,8 @@ public:
 
     /// Takes an end that this process received.
     /// \param pid  who lent it
-    static std::unique_ptr<end> receive(std::shared_ptr<link> from, end_handle handle, pid_t pid) {
+    static std::unique_ptr<end> receive(std::shared_ptr<link<When>> from, end_handle handle,
+                                        pid_t pid) {
         static constexpr const char* what = "receiving a Connection: ";
         if (handle.which > 1)
             throw SerializationError(std::string(what) + "the message is damaged");
@@ -226,7 +234,7 @@ public:
         const std::uint64_t started = own_start_time();
         std::unique_ptr<end> made;
         {
-            const end_table::guard lock(end_table::mutex());
+            const guard lock(end_table<When>::mutex());
             unique_fd bell = open_pipe(fds + std::to_string(handle.bell), O_RDONLY,
                                        from->shared().sides[e].bell);
             unique_fd out;
@@ -279,18 +287,19 @@ public:
     /// \throws Error if they are not the descriptors of an end
     static std::unique_ptr<end> arrive(const region_handle& from, unique_fd file, unique_fd bell,
                                        unique_fd out, std::uint64_t owner) {
-        auto opened = region_table::open<link>(from, region_kind::connection, "a Connection", [&] {
-            return region::adopt(
-                std::move(file), from, region_kind::connection,
-                "receiving a Connection from process " + std::to_string(from.pid) + ": ");
-        });
+        auto opened = region_table<When>::template open<link<When>>(
+            from, region_kind::connection, "a Connection", [&] {
+                return region::adopt(
+                    std::move(file), from, region_kind::connection,
+                    "receiving a Connection from process " + std::to_string(from.pid) + ": ");
+            });
         static constexpr unsigned which = 1;
         if (!is_pipe(bell, O_RDONLY, opened->shared().sides[which].bell) ||
             !is_pipe(out, O_RDWR, opened->shared().sides[which ^ 1].bell))
             throw Error("the descriptors of a Connection are not its own");
         std::unique_ptr<end> made;
         {
-            const end_table::guard lock(end_table::mutex());
+            const guard lock(end_table<When>::mutex());
             made.reset(new end(opened, which, std::move(bell), std::move(out), 0, lock));
         }
         const std::uint64_t next = owner_word::accepted(owner, this_pid());
@@ -318,13 +327,13 @@ public:
                 if (handover::heir != 0)
                     last->give(handover::heir);
                 else if (answer about; last->undelivered(about))
-                    return end_table::get().keep(std::move(last));
+                    return end_table<When>::get().keep(std::move(last));
                 else
                     last->take_back();
             }
             last->close();
             last.reset();
-            end_table::get().sweep();
+            end_table<When>::get().sweep();
         } catch (...) {  // no memory to keep it, or a lock that is out of order
             if (last) last->close();
         }
@@ -360,7 +369,7 @@ public:
     /// \param in_hand  lives until it is decoded
     /// \throws EndOfFile if there is none and the other end is closed or dead
     template <class Visit>
-    void recv(Visit wanted, reception& in_hand) {
+    void recv(Visit wanted, reception<When>& in_hand) {
         const use here(*this);
         require(readable(), "recv", "send");
         const auto visit = [&](std::uint64_t type, std::span<const std::byte> bytes) {
@@ -392,7 +401,7 @@ public:
 
     template <class Visit>
     void recv(Visit wanted) {
-        reception dropped;
+        reception<When> dropped;
         recv(std::move(wanted), dropped);
     }
 
@@ -403,7 +412,7 @@ public:
         if (!in().empty()) return true;
         if (!until.is_at_once() && in().await(deadline::earlier(until, deadline::after(at_first))))
             return true;
-        end_table::get().sweep();
+        end_table<When>::get().sweep();
         for (;;) {
             in().quiet();  // first: it may take away what rang for a new owner (I5)
             if (other_gone()) return true;
@@ -450,14 +459,15 @@ public:
     }
 
     /// As bytes of a message: what receive() takes.
-    std::pair<region_handle, end_handle> lend() {
+    std::pair<later<When, region_handle>, end_handle> lend() {
         const use here(*this);
-        const region_handle where = loans::lend(*link_);
+        const region_handle where = loans<When>::lend(*link_);
         lent_.fetch_add(1, std::memory_order_relaxed);  // a count
-        loans::watch(
+        loans<When>::watch(
             [](void* lent, bool sent, const void* by) noexcept {
                 static_cast<end*>(lent)->lent_by(
-                    sent ? static_cast<const std::shared_ptr<const carrier>*>(by) : nullptr, sent);
+                    sent ? static_cast<const std::shared_ptr<const carrier<When>>*>(by) : nullptr,
+                    sent);
             },
             this);
         return {where,
@@ -465,14 +475,14 @@ public:
     }
 
     /// Before a message with an end in it is sent.
-    std::shared_ptr<const carrier> carries() {
+    std::shared_ptr<const carrier<When>> carries() {
         const use here(*this);
         const std::lock_guard lock(slow_);
         if (!carrier_) {
             unique_fd bell = off_stdio(unique_fd(call("fcntl(F_DUPFD_CLOEXEC) of a pipe", [&] {
                 return ::fcntl(bell_.get(), F_DUPFD_CLOEXEC, 0);
             })));
-            carrier_.reset(new carrier{link_, which_ ^ 1, std::move(bell)});
+            carrier_.reset(new carrier<When>{link_, which_ ^ 1, std::move(bell)});
         }
         shared().sides[which_ ^ 1].carries.store(1, std::memory_order_relaxed);  // put publishes it
         return carrier_;
@@ -485,7 +495,7 @@ public:
     /// The descriptors stay valid until this object ends, though it is closed meanwhile: then one
     /// of them is readable. \return false if the caller may sleep until one of the descriptors
     /// added is ready
-    bool prepare(std::vector<pollfd>& fds, deadline until) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline until) {
         const use here(*this);
         const int wake = wake_for_closing();
         if (wake >= 0) {
@@ -493,7 +503,7 @@ public:
             waited_for_ = true;
             if (closed()) throw_closed();
         }
-        end_table::get().sweep();
+        end_table<When>::get().sweep();
         if (!in().empty() || (!in().arm_line(until) && !until.passed()) || other_gone())
             return true;
         const std::lock_guard lock(slow_);
@@ -507,7 +517,9 @@ public:
     }
 
 private:
-    friend class abi_1::end_table;
+    friend class abi_1::end_table<When>;
+
+    using guard = typename end_table<When>::guard;
 
     static constexpr std::uint32_t closed_bit = std::uint32_t{1} << 31;
     static constexpr duration at_first = std::chrono::milliseconds(2);  // asleep in a futex
@@ -539,8 +551,8 @@ private:
         end& end_;
     };
 
-    end(std::shared_ptr<link> of, unsigned which, unique_fd bell, unique_fd out, std::uint64_t mine,
-        const end_table::guard& lock)
+    end(std::shared_ptr<link<When>> of, unsigned which, unique_fd bell, unique_fd out,
+        std::uint64_t mine, const guard& lock)
         : link_(std::move(of)),
           which_(which),
           simplex_(link_->shared().simplex != 0),
@@ -548,7 +560,7 @@ private:
           bell_(std::move(bell)),
           out_(std::move(out)) {
         if (mine != 0) attach();
-        end_table::get().add(*this, lock);
+        end_table<When>::get().add(*this, lock);
     }
 
     link_shared& shared() const noexcept { return link_->shared(); }
@@ -586,8 +598,8 @@ private:
 
     void free_all() noexcept {
         {
-            const end_table::guard lock(end_table::mutex());
-            end_table::get().remove(*this, lock);
+            const guard lock(end_table<When>::mutex());
+            end_table<When>::get().remove(*this, lock);
             if (!link_) return;
             detach();
             out_.reset();
@@ -602,12 +614,12 @@ private:
     // ---- messages that it is in
 
     struct loan {
-        std::shared_ptr<const carrier> by;
+        std::shared_ptr<const carrier<When>> by;
         std::uint64_t end_of_message;  // or of a later one
     };
     /// Spares asking about the same carrier again.
     struct answer {
-        const carrier* about = nullptr;
+        const carrier<When>* about = nullptr;
         bool over = false;
     };
     static bool is_lost(const loan& one, answer& last) noexcept {
@@ -616,7 +628,7 @@ private:
         return last.over;
     }
 
-    void lent_by(const std::shared_ptr<const carrier>* by, bool sent) noexcept {
+    void lent_by(const std::shared_ptr<const carrier<When>>* by, bool sent) noexcept {
         if (sent && (!by || !*by)) return;
         try {
             if (sent) {
@@ -645,7 +657,7 @@ private:
     void take_back() noexcept {
         if (loans_of_ != process_identity::get().generation.load(std::memory_order_relaxed)) return;
         for (std::size_t i = 0; i < loans_.size() && link_->memory().awaited(); ++i)
-            region_table::take_back(link_->memory().header().id);
+            region_table<When>::take_back(link_->memory().header().id);
     }
 
     // ---- who owns it
@@ -669,14 +681,14 @@ private:
         const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
         if (mine != 0 && now == mine) return;  // another thread took it
         if (mine != 0 || now != inherited_) {
-            const end_table::guard tables(end_table::mutex());
+            const guard tables(end_table<When>::mutex());
             out_.reset();  // I3 of the link: sooner is better
             throw_taken(now);
         }
         const pid_t from = owner_word::pid(now);
         const std::uint64_t started = own_start_time();
         const bool opened = [&] {
-            const end_table::guard tables(end_table::mutex());
+            const guard tables(end_table<When>::mutex());
             out_ = open_pipe("/proc/" + std::to_string(from) + "/fd/" + std::to_string(out_number_),
                              O_RDWR, shared().sides[which_ ^ 1].bell);
             return bool(out_);
@@ -693,7 +705,7 @@ private:
         try {
             become_owner(now, started);
         } catch (...) {
-            const end_table::guard tables(end_table::mutex());
+            const guard tables(end_table<When>::mutex());
             out_.reset();
             throw;
         }
@@ -794,7 +806,7 @@ private:
             std::uint64_t now = other().load(std::memory_order_acquire);
             if ((now & owner_word::closed) != 0) return stay_readable();
             pollfd bell{bell_.get(), 0, 0};
-            poll_until({&bell, 1}, deadline::at_once());
+            poll_until(&bell, 1, deadline::at_once());
             bool gone = (bell.revents & POLLHUP) != 0;
             if (!gone && (now & owner_word::taken) != 0) gone = owner_died(now);
             if (!gone) {
@@ -804,7 +816,7 @@ private:
             }
             if (other().compare_exchange_strong(now, now | owner_word::closed,
                                                 std::memory_order_seq_cst)) {
-                end_table::get().sweep();  // of what we sent to it
+                end_table<When>::get().sweep();  // of what we sent to it
                 return stay_readable();
             }
         }
@@ -939,9 +951,10 @@ private:
         }
         pollfd fds[] = {{bell_.get(), POLLIN, 0}, {wake, POLLIN, 0}, {pidfd, POLLIN, 0}};
         // An end that we wait for may be among those kept.
-        const bool keeps = end_table::get().sweep();
+        const bool keeps = end_table<When>::get().sweep();
         const deadline next = keeps ? deadline::earlier(until, deadline::after(look_again)) : until;
-        return poll_until(fds, next) > 0 || !until.passed();  // a negative descriptor is none
+        return poll_until(fds, std::size(fds), next) > 0 ||
+               !until.passed();  // a negative descriptor is none
     }
 
     static void add_to(const unique_fd& set, const unique_fd& fd) {
@@ -985,7 +998,7 @@ private:
         return off_stdio(std::move(fd));
     }
 
-    std::shared_ptr<link> link_;  // null: freed
+    std::shared_ptr<link<When>> link_;  // null: freed
     const unsigned which_;
     const bool simplex_;
     std::atomic<std::uint64_t> mine_;  // the owner's word, if it is ours; 0: it is not
@@ -1002,10 +1015,10 @@ private:
     unique_fd epoll_;  // what fileno() gave
     unique_fd wake_;   // of those who sleep here while others might close it
     unique_fd other_pidfd_;
-    std::shared_ptr<const carrier> carrier_;  // once it carried an end
-    std::vector<loan> loans_;                 // the messages that it is in
-    std::uint64_t loans_of_ = 0;              // the generation of the process that sent them
-    bool waited_for_ = false;                 // by a wait(), which may poll what it was given
+    std::shared_ptr<const carrier<When>> carrier_;  // once it carried an end
+    std::vector<loan> loans_;                       // the messages that it is in
+    std::uint64_t loans_of_ = 0;                    // the generation of the process that sent them
+    bool waited_for_ = false;                       // by a wait(), which may poll what it was given
     bool owes_look_ = false;  // the set is readable only so that somebody comes and looks
     std::atomic<std::uint64_t> watched_{0};  // the owner's word that the pidfd was opened for
 
@@ -1016,24 +1029,27 @@ private:
 
 inline namespace abi_1 {
 
-inline end_table::end_table() {
+template <compiled When>
+end_table<When>::end_table() {
     static constexpr fork_hooks hooks{
         .in_child =
             [] {
                 handover::heir = 0;  // of what its parent was dropping just then
-                for_each([](end& one) { one.forked(handover::launching); });
+                for_each([](end<When>& one) { one.forked(handover::launching); });
             },
-        .settle = [] { for_each([](end& one) { one.settle(); }); }};
+        .settle = [] { for_each([](end<When>& one) { one.settle(); }); }};
     process_identity::get().hook(fork_hooks::connections, hooks);
 }
 
+template <compiled When>
 template <class F>
-void end_table::for_each(F f) {
+void end_table<When>::for_each(F f) {
     const end_table* const here = only_one<end_table>::made;
-    for (end* one = here ? here->first_ : nullptr; one != nullptr; one = one->next_) f(*one);
+    for (end<When>* one = here ? here->first_ : nullptr; one != nullptr; one = one->next_) f(*one);
 }
 
-inline void end_table::add(end& one, const guard&) {
+template <compiled When>
+void end_table<When>::add(end<When>& one, const guard&) {
     one.next_ = first_;
     if (first_) first_->previous_ = &one;
     first_ = &one;
@@ -1041,14 +1057,16 @@ inline void end_table::add(end& one, const guard&) {
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-inline void end_table::remove(end& one, const guard&) noexcept {
+template <compiled When>
+void end_table<When>::remove(end<When>& one, const guard&) noexcept {
     if (!std::exchange(one.listed_, false)) return;
     if (one.next_) one.next_->previous_ = one.previous_;
     (one.previous_ ? one.previous_->next_ : first_) = one.next_;
     handover::get().things.fetch_sub(1, std::memory_order_relaxed);
 }
 
-inline void end_table::keep(std::unique_ptr<end> lent) {
+template <compiled When>
+void end_table<When>::keep(std::unique_ptr<end<When>> lent) {
     rlimit descriptors{};
     ::getrlimit(RLIMIT_NOFILE, &descriptors);
     const std::size_t most = std::min<std::size_t>(1024, descriptors.rlim_cur / 4);
@@ -1063,10 +1081,11 @@ inline void end_table::keep(std::unique_ptr<end> lent) {
     close(dropped);
 }
 
-inline bool end_table::sweep() noexcept {
+template <compiled When>
+bool end_table<When>::sweep() noexcept {
     while (kept_.load(std::memory_order_relaxed) != 0) {
         ends dropped;  // goes after the lock
-        end::answer about;
+        typename end<When>::answer about;
         {
             const guard lock(mutex());
             for (auto it = lent_.begin(); it != lent_.end();) {
@@ -1082,7 +1101,8 @@ inline bool end_table::sweep() noexcept {
     return false;
 }
 
-inline void end_table::close(ends& undelivered) noexcept {
+template <compiled When>
+void end_table<When>::close(ends& undelivered) noexcept {
     for (const auto& one : undelivered) {
         if (one->owns()) one->take_back();
         one->close();

@@ -25,6 +25,7 @@
 #include <sys/resource.h>
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/ring/ring.hpp>
 #include <multiprocessing/detail/shm/header.hpp>
@@ -138,6 +139,7 @@ static_assert(std::is_standard_layout_v<link_shared> && sizeof(link_shared) <= 4
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 /// This process's side of the region.
+template <compiled When = compiled::when_used>
 class link {
 public:
     /// What may lie unread before send() waits: more than 10,000 small messages.
@@ -155,7 +157,7 @@ public:
         shared.simplex = duplex ? 0 : 1;
         for (unsigned e : {0u, 1u})
             message_ring::format(part(made, segments, e), {.window = window}, segments);
-        return region_table::add<link>(std::move(made));
+        return region_table<When>::template add<link>(std::move(made));
     }
 
     explicit link(region memory) : memory_(std::move(memory)) {
@@ -164,7 +166,7 @@ public:
             head + 2 * message_ring::bytes_with(segments) != memory_.size())
             throw Error("the shared memory of this connection is damaged (its size)");
         for (unsigned e : {0u, 1u})
-            rings_[e] = std::make_unique<message_ring>(part(memory_, segments, e));
+            rings_[e] = std::make_unique<later<When, message_ring>>(part(memory_, segments, e));
     }
 
     region& memory() noexcept { return memory_; }
@@ -205,7 +207,7 @@ private:
     }
 
     region memory_;
-    std::array<std::unique_ptr<message_ring>, 2> rings_;
+    std::array<std::unique_ptr<later<When, message_ring>>, 2> rings_;
 };
 
 }  // namespace multiprocessing::detail

@@ -38,6 +38,7 @@
 #include <multiprocessing/detail/net/tcp.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
@@ -47,20 +48,22 @@
 
 namespace multiprocessing::detail {
 
+template <compiled When = compiled::when_used>
 class listener;
 
 inline namespace abi_1 {
 
 /// The listeners of this process, whose locks are held over every fork: so a forked child finds
 /// each of them whole. Guarded by process_identity::listeners.
+template <compiled When = compiled::when_used>
 class MP_EXPORT listener_table {
 public:
     static listener_table& get() {  // never destroyed: as end_table
         return only_one<listener_table>::get();
     }
 
-    void add(listener& one);
-    void remove(listener& one) noexcept;
+    void add(listener<When>& one);
+    void remove(listener<When>& one) noexcept;
 
 private:
     friend only_one<listener_table>;
@@ -68,7 +71,7 @@ private:
     template <class F>
     static void for_each(F f);
 
-    std::vector<listener*> listeners_;
+    std::vector<listener<When>*> listeners_;
 };
 
 }  // namespace abi_1
@@ -84,6 +87,7 @@ private:
 ///     vain. A process that accepts owns the socket then, at once if it waits. Of two that do so
 ///     together the first does not notice the death of the last, until it is called. While none
 ///     accepts, who comes is refused, and another listener may replace the file.
+template <compiled When>
 class listener {
 public:
     listener(Address at, ListenerOptions options)
@@ -112,14 +116,14 @@ public:
     ~listener() { close(); }
 
     const Address& address() const noexcept { return address_; }
-    std::optional<Address> last_accepted() {
+    std::optional<later<When, Address>> last_accepted() {
         const std::lock_guard lock(mutex_);
         return last_accepted_;
     }
 
     /// Empty if the deadline came.
     /// \throws ClosedError after close(), also in another thread; OsError; AuthenticationError
-    any_end accept(deadline until) {
+    any_end<When> accept(deadline until) {
         for (;;) {
             std::shared_ptr<unique_fd> set;
             deadline next = until;
@@ -170,7 +174,7 @@ public:
 
     // --- for wait()
 
-    bool prepare(std::vector<pollfd>& fds, deadline) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline) {
         const std::lock_guard lock(mutex_);
         hear();
         fds.push_back({set_->get(), POLLIN, 0});
@@ -183,7 +187,7 @@ public:
     }
 
 private:
-    friend class abi_1::listener_table;
+    friend class abi_1::listener_table<When>;
 
     static constexpr std::size_t most_newcomers = 256;  // then the oldest is dropped
     static constexpr int most_at_once = 64;             // taken in by one hear()
@@ -209,10 +213,10 @@ private:
              [&] { return ::bind(socket_.get(), where.get(), where.size()); });
         listen();
     }
+    int backlog() const noexcept { return std::max(options_.backlog, 1); }
     /// Clients will take this process for the one that listens.
     void listen() const {
-        call("Listener: listen",
-             [&] { return ::listen(socket_.get(), std::max(options_.backlog, 1)); });
+        call("Listener: listen", [&] { return ::listen(socket_.get(), backlog()); });
     }
 
     /// Binds to a path, where the file of a listener that is gone may be. The directory is locked
@@ -293,7 +297,8 @@ private:
                 tune(one.get(), options_.unreachable_timeout);
             else if (peer_of(one.get()).user != ::geteuid())
                 continue;  // dropped
-            newcomer comes(open(std::move(one)), is_tcp_, deadline::after(options_.login_timeout));
+            newcomer<When> comes(open(std::move(one)), is_tcp_,
+                                 deadline::after(options_.login_timeout));
             if (hear(comes)) continue;
             add(*set_, comes.fd(), ++comers_);
             newcomers_.emplace(comers_, std::move(comes));
@@ -327,22 +332,22 @@ private:
                 return false;
         }
     }
-    std::unique_ptr<stream> open(unique_fd socket) const {
+    std::unique_ptr<later<When, stream>> open(unique_fd socket) const {
         const transport_kind* const kind = options_.transport.kind();
         return (kind ? kind : &plain_transport)
             ->open(std::move(socket), transport_kind::side::server,
                    options_.authkey ? &*options_.authkey : nullptr);
     }
     /// \return whether that one is done with
-    bool hear(newcomer& one) {
+    bool hear(newcomer<When>& one) {
         arrival comes;
         try {
             switch (one.read(options_)) {
-                case newcomer::progress::waits:
+                case newcomer<When>::progress::waits:
                     return false;
-                case newcomer::progress::refused:
+                case newcomer<When>::progress::refused:
                     return true;
-                case newcomer::progress::complete:
+                case newcomer<When>::progress::complete:
                     break;
             }
             if (is_tcp_) comes.from = peer_address_of(one.fd());
@@ -421,20 +426,20 @@ private:
     void settle() noexcept {
         const std::lock_guard lock(mutex_);
         if (socket_ && made_by_ != this_pid() && ::fcntl(socket_.get(), F_GETOWN) == this_pid())
-            ::listen(socket_.get(), std::max(options_.backlog, 1));
+            ::listen(socket_.get(), backlog());
     }
-    void forget(std::map<std::uint64_t, newcomer>::iterator one) noexcept {
+    void forget(typename std::map<std::uint64_t, newcomer<When>>::iterator one) noexcept {
         stop_polling(one->second);  // a child may have a copy
         newcomers_.erase(one);
     }
-    void stop_polling(const newcomer& one) noexcept {
+    void stop_polling(const newcomer<When>& one) noexcept {
         ::epoll_ctl(set_->get(), EPOLL_CTL_DEL, one.fd(), nullptr);  // no effect if it is not in
     }
 
     struct arrival {
-        any_end made;
+        any_end<When> made;
         std::string refused;  // why, if it is not empty
-        std::optional<Address> from;
+        std::optional<later<When, Address>> from;
     };
 
     Address address_;  // fixed by the constructor
@@ -449,17 +454,17 @@ private:
     std::shared_ptr<unique_fd> set_;  // epoll: the socket, some_, the newcomers; null after a fork
     unique_fd some_;                  // readable while somebody is ready, or it is closed
     unique_fd owner_;                 // pidfd, in set_, of one who is not this process
-    std::map<std::uint64_t, newcomer> newcomers_;  // by their number: the oldest first
-    std::uint64_t comers_ = 0;                     // the number of the last one
+    std::map<std::uint64_t, newcomer<When>> newcomers_;  // by their number: the oldest first
+    std::uint64_t comers_ = 0;                           // the number of the last one
     std::deque<arrival> ready_;
-    std::optional<Address> last_accepted_;
+    std::optional<later<When, Address>> last_accepted_;
 
     /// While it is in the table.
     struct listing {
-        explicit listing(listener& one) : one_(one) { listener_table::get().add(one); }
+        explicit listing(listener& one) : one_(one) { listener_table<When>::get().add(one); }
         listing(const listing&) = delete;
         listing& operator=(const listing&) = delete;
-        ~listing() { listener_table::get().remove(one_); }
+        ~listing() { listener_table<When>::get().remove(one_); }
         listener& one_;
     };
     std::optional<listing> listed_;
@@ -467,34 +472,38 @@ private:
 
 inline namespace abi_1 {
 
-inline listener_table::listener_table() {
+template <compiled When>
+listener_table<When>::listener_table() {
     static constexpr fork_hooks hooks{
-        .lock = [] { for_each([](listener& one) { one.mutex_.lock(); }); },
-        .unlock = [] { for_each([](listener& one) { one.mutex_.unlock(); }); },
+        .lock = [] { for_each([](listener<When>& one) { one.mutex_.lock(); }); },
+        .unlock = [] { for_each([](listener<When>& one) { one.mutex_.unlock(); }); },
         .in_child =
             [] {
-                for_each([](listener& one) {
+                for_each([](listener<When>& one) {
                     one.forked();
                     one.mutex_.unlock();
                 });
             },
-        .settle = [] { for_each([](listener& one) { one.settle(); }); }};
+        .settle = [] { for_each([](listener<When>& one) { one.settle(); }); }};
     process_identity::get().hook(fork_hooks::listeners, hooks);
 }
 
+template <compiled When>
 template <class F>
-void listener_table::for_each(F f) {
+void listener_table<When>::for_each(F f) {
     if (const listener_table* const here = only_one<listener_table>::made)
-        for (listener* one : here->listeners_) f(*one);
+        for (listener<When>* one : here->listeners_) f(*one);
 }
 
-inline void listener_table::add(listener& one) {
+template <compiled When>
+void listener_table<When>::add(listener<When>& one) {
     const std::lock_guard lock(process_identity::get().listeners);
     listeners_.push_back(&one);
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-inline void listener_table::remove(listener& one) noexcept {
+template <compiled When>
+void listener_table<When>::remove(listener<When>& one) noexcept {
     const std::lock_guard lock(process_identity::get().listeners);
     std::erase(listeners_, &one);
     handover::get().things.fetch_sub(1, std::memory_order_relaxed);

@@ -47,6 +47,7 @@
 #include <multiprocessing/detail/net/tcp.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
@@ -88,9 +89,10 @@ inline unique_fd unix_socket(int flags = 0) {
 }
 
 /// A connection, of either kind.
+template <compiled When = compiled::when_used>
 struct any_end {
-    std::unique_ptr<end> local;
-    std::unique_ptr<remote_end> remote;
+    std::unique_ptr<end<When>> local;
+    std::unique_ptr<remote_end<When>> remote;
 };
 
 /// \return when the process that listens there started; 0: not known
@@ -107,7 +109,8 @@ inline std::uint64_t require_listening(pid_t pid, const std::string& what) {
 }
 
 /// \throws OsError as connect() does; TimeoutError; AuthenticationError if another user listens
-inline unique_fd connect_unix(const Address& address, deadline until, const std::string& what) {
+template <compiled = compiled::when_used>
+unique_fd connect_unix(const Address& address, deadline until, const std::string& what) {
     if (address.empty()) throw Error("Client: an address is needed, as Listener::address() has it");
     const unix_address to(address);
     unique_fd socket = unix_socket();
@@ -136,11 +139,12 @@ inline unique_fd connect_unix(const Address& address, deadline until, const std:
 }
 
 /// Makes a link, and gives one end of it to the server.
-inline std::unique_ptr<end> give_end(int socket, const std::string& what) {
+template <compiled When = compiled::when_used>
+std::unique_ptr<end<When>> give_end(int socket, const std::string& what) {
     const pid_t listens = peer_of(socket).pid;
     const std::uint64_t started = require_listening(listens, what);
-    auto [mine, theirs] = end::make_pair(0, true);
-    end::departure leaves(std::move(theirs), listens, started);
+    auto [mine, theirs] = end<When>::make_pair(0, true);
+    typename end<When>::departure leaves(std::move(theirs), listens, started);
     greeting hello{greeting::right_magic, greeting::right_version, sizeof(void*),
                    leaves.id(),           leaves.size(),           leaves.owner()};
     iovec bytes{&hello, sizeof hello};
@@ -186,20 +190,21 @@ void log_in_until(stream& with, deadline until, const std::string& what, F f) {
 /// The client's side.
 /// \throws what connect_unix() and connect_tcp() do; AuthenticationError if the other side has not
 ///     got the key; TimeoutError; EndOfFile if it ends the connection; Error if it is none of ours
-inline any_end log_in(const Address& address, const ClientOptions& options) {
+template <compiled When = compiled::when_used>
+any_end<When> log_in(const Address& address, const ClientOptions& options) {
     const deadline until = deadline::after(options.timeout);
     const std::string what = "Client: connecting to \"" + address.to_string() + '"';
     const transport_kind* const kind =
         options.transport.kind() ? options.transport.kind() : &plain_transport;
     unique_fd socket =
         address.is_tcp() ? connect_tcp(address, until, what) : connect_unix(address, until, what);
-    if (!address.is_tcp() && !kind->is_keyed) return {give_end(socket.get(), what), nullptr};
+    if (!address.is_tcp() && !kind->is_keyed) return {give_end<When>(socket.get(), what), nullptr};
     call(what, [&] { return ::fcntl(socket.get(), F_SETFL, O_NONBLOCK); });
     if (address.is_tcp()) tune(socket.get(), options.unreachable_timeout);
     auto with = kind->open(std::move(socket), transport_kind::side::client,
                            options.authkey ? &*options.authkey : nullptr);
     log_in_until(*with, until, what, [&] { return with->log_in(); });
-    if (!address.is_tcp()) return {give_end(with->fd(), what), nullptr};
+    if (!address.is_tcp()) return {give_end<When>(with->fd(), what), nullptr};
 
     remote_hello mine, theirs;
     mine.max_message = options.max_message;
@@ -212,19 +217,21 @@ inline any_end log_in(const Address& address, const ClientOptions& options) {
             return stream::progress::done;
         });
     };
-    all_of(std::as_bytes(std::span(&mine, 1)), [&](auto part) { return with->write(part, size); });
-    all_of(std::as_writable_bytes(std::span(&theirs, 1)),
+    all_of(bytes_of(mine), [&](auto part) { return with->write(part, size); });
+    all_of(std::span<std::byte>(reinterpret_cast<std::byte*>(&theirs), sizeof theirs),
            [&](auto part) { return with->read(part, size); });
     theirs.check();
-    return {nullptr, std::make_unique<remote_end>(std::move(with), options.max_message,
-                                                  theirs.max_message, options.unreachable_timeout)};
+    return {nullptr,
+            std::make_unique<remote_end<When>>(std::move(with), options.max_message,
+                                               theirs.max_message, options.unreachable_timeout)};
 }
 
 /// A client that the server has not heard out.
+template <compiled When = compiled::when_used>
 class newcomer {
 public:
     /// \param is_tcp  else it comes through a Unix socket
-    newcomer(std::unique_ptr<stream> with, bool is_tcp, deadline until)
+    newcomer(std::unique_ptr<later<When, stream>> with, bool is_tcp, deadline until)
         : stream_(std::move(with)), is_tcp_(is_tcp), until_(until) {}
 
     int fd() const noexcept { return stream_ ? stream_->fd() : -1; }
@@ -247,20 +254,21 @@ public:
 
     /// After it is complete. Empty if what it sent is no link, or can't be used here.
     /// \throws OsError if this process has no descriptors left
-    any_end arrive(const ListenerOptions& options) {
+    any_end<When> arrive(const ListenerOptions& options) {
         if (!is_tcp_) {
             auto arrived = arrive(peer_of(stream_->fd()).pid);
             if (arrived) arrived->limit(options.max_message);
             return {std::move(arrived), nullptr};
         }
-        return {nullptr,
-                std::make_unique<remote_end>(std::move(stream_), options.max_message,
-                                             remote_.max_message, options.unreachable_timeout)};
+        return {nullptr, std::make_unique<remote_end<When>>(std::move(stream_), options.max_message,
+                                                            remote_.max_message,
+                                                            options.unreachable_timeout)};
     }
 
 private:
     progress read_hello(std::uint64_t most) {
-        const auto bytes = std::as_writable_bytes(std::span(&remote_, 1));
+        const auto bytes =
+            std::span<std::byte>(reinterpret_cast<std::byte*>(&remote_), sizeof remote_);
         for (std::size_t size = 0; heard_ < bytes.size(); heard_ += size) {
             const auto so_far = stream_->read(bytes.subspan(heard_), size);
             if (so_far == stream::progress::ended) return progress::refused;
@@ -270,8 +278,7 @@ private:
         mine.max_message = most;
         std::size_t size = 0;  // a new socket has room for it
         const bool answered =
-            stream_->write(std::as_bytes(std::span(&mine, 1)), size) == stream::progress::done &&
-            size == sizeof mine;
+            stream_->write(bytes_of(mine), size) == stream::progress::done && size == sizeof mine;
         const bool right = remote_.magic == remote_hello::right_magic &&
                            remote_.version == remote_hello::right_version;
         return right && answered ? progress::complete : progress::refused;
@@ -304,17 +311,17 @@ private:
         const bool right = size == sizeof hello_ && count == files_.size() &&
                            hello_.magic == greeting::right_magic &&
                            hello_.version == greeting::right_version &&
-                           hello_.word_size == sizeof(void*) && hello_.size <= link::longest;
+                           hello_.word_size == sizeof(void*) && hello_.size <= link<When>::longest;
         return right ? progress::complete : progress::refused;
     }
 
-    std::unique_ptr<end> arrive(pid_t from) {
+    std::unique_ptr<end<When>> arrive(pid_t from) {
         const region_handle handle{hello_.id, hello_.size, from, -1};
         try {
             unique_fd bell = reopen(files_[1], O_RDONLY), out = reopen(files_[2], O_RDWR);
             if (!bell || !out) return nullptr;
-            return end::arrive(handle, off_stdio(std::move(files_[0])), std::move(bell),
-                               std::move(out), hello_.owner);
+            return end<When>::arrive(handle, off_stdio(std::move(files_[0])), std::move(bell),
+                                     std::move(out), hello_.owner);
         } catch (const OsError& e) {
             if (is_out_of_descriptors(e.code().value())) throw;  // not the client's fault
             return nullptr;
@@ -340,7 +347,7 @@ private:
         return off_stdio(std::move(own));
     }
 
-    std::unique_ptr<stream> stream_;
+    std::unique_ptr<later<When, stream>> stream_;
     bool is_tcp_, logged_in_ = false;
     deadline until_;
     remote_hello remote_;    // of a client through TCP,

@@ -29,6 +29,7 @@
 #include <multiprocessing/detail/net/stream.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
@@ -66,16 +67,18 @@ struct remote_header {
 static_assert(sizeof(remote_header) == 16 && std::is_trivially_copyable_v<remote_header>);
 static_assert(std::endian::native == std::endian::little, "the wire is little-endian");
 
+template <compiled When = compiled::when_used>
 class remote_end;
 
 inline namespace abi_1 {
 
 /// The remote ends of this process. Guarded by process_identity::tables.
+template <compiled When = compiled::when_used>
 class MP_EXPORT remote_table {
 public:
     static remote_table& get() { return only_one<remote_table>::get(); }
-    void add(remote_end& one);
-    void remove(remote_end& one) noexcept;
+    void add(remote_end<When>& one);
+    void remove(remote_end<When>& one) noexcept;
 
 private:
     friend only_one<remote_table>;
@@ -83,7 +86,7 @@ private:
     template <class F>
     static void for_each(F f) noexcept;
 
-    std::vector<remote_end*> ends_;
+    std::vector<remote_end<When>*> ends_;
 };
 
 }  // namespace abi_1
@@ -96,12 +99,13 @@ private:
 ///
 /// What a kill leaves: the kernel sends what was written and then the end of the file; of a message
 /// that was half written the other side gets none, but an EndOfFile.
+template <compiled When>
 class remote_end {
 public:
     /// After the login.
     /// \param most    bytes of a message that this side takes; \param theirs  that the other takes
     /// \param silent  ends a connection whose other side stops in the middle of a message
-    remote_end(std::unique_ptr<stream> of, std::uint64_t most, std::uint64_t theirs,
+    remote_end(std::unique_ptr<later<When, stream>> of, std::uint64_t most, std::uint64_t theirs,
                duration silent)
         : stream_(std::move(of)),
           fd_(stream_->fd()),
@@ -109,12 +113,12 @@ public:
           theirs_(theirs),
           silent_(silent) {
         set_owner(::getpid());
-        remote_table::get().add(*this);
+        remote_table<When>::get().add(*this);
     }
     remote_end(const remote_end&) = delete;
     remote_end& operator=(const remote_end&) = delete;
     ~remote_end() {
-        remote_table::get().remove(*this);
+        remote_table<When>::get().remove(*this);
         if (handover::heir != 0 && stream_ && !closed())
             set_owner(handover::heir);
         else
@@ -219,7 +223,7 @@ public:
 
     // --- for wait()
 
-    bool prepare(std::vector<pollfd>& fds, deadline) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline) {
         const std::lock_guard lock(receive_);
         require_own();
         if (await_message(deadline::at_once()) || over_) return true;
@@ -229,7 +233,7 @@ public:
     bool is_ready() { return poll(deadline::at_once()); }
 
 private:
-    friend class abi_1::remote_table;
+    friend class abi_1::remote_table<When>;
 
     static constexpr std::size_t record = 16384;               // bytes: the longest of TLS
     static constexpr std::size_t at_once = 4 * record;         // bytes to make room for, at least
@@ -395,17 +399,17 @@ private:
             retry([&] { return ::eventfd_read(bell_.get(), &n); });
     }
 
-    std::unique_ptr<stream> stream_;  // null: another process has it
+    std::unique_ptr<later<When, stream>> stream_;  // null: another process has it
     const int fd_;
     const std::uint64_t most_, theirs_;
     const duration silent_;
     std::atomic<bool> closed_{false};
 
-    std::mutex send_;             // held by who sends
-    std::vector<std::byte> out_;  // under send_
+    std::mutex send_;                          // held by who sends
+    std::vector<later<When, std::byte>> out_;  // under send_
 
-    std::mutex receive_;         // held by who receives; guards these:
-    std::vector<std::byte> in_;  // [begin_, end_) was read
+    std::mutex receive_;                      // held by who receives; guards these:
+    std::vector<later<When, std::byte>> in_;  // [begin_, end_) was read
     std::size_t begin_ = 0, end_ = 0;
     bool over_ = false;          // nothing will follow
     bool awaits_write_ = false;  // the stream, before it can read
@@ -416,26 +420,31 @@ private:
 
 inline namespace abi_1 {
 
-inline remote_table::remote_table() {
+template <compiled When>
+remote_table<When>::remote_table() {
     static constexpr fork_hooks hooks{
-        .in_child = [] { for_each([](remote_end& one) { one.forked(handover::launching); }); },
-        .settle = [] { for_each([](remote_end& one) { one.settle(); }); }};
+        .in_child =
+            [] { for_each([](remote_end<When>& one) { one.forked(handover::launching); }); },
+        .settle = [] { for_each([](remote_end<When>& one) { one.settle(); }); }};
     process_identity::get().hook(fork_hooks::remote_connections, hooks);
 }
 
+template <compiled When>
 template <class F>
-void remote_table::for_each(F f) noexcept {
+void remote_table<When>::for_each(F f) noexcept {
     if (const remote_table* const here = only_one<remote_table>::made)
-        for (remote_end* one : here->ends_) f(*one);
+        for (remote_end<When>* one : here->ends_) f(*one);
 }
 
-inline void remote_table::add(remote_end& one) {
+template <compiled When>
+void remote_table<When>::add(remote_end<When>& one) {
     const std::lock_guard lock(process_identity::get().tables);
     ends_.push_back(&one);
     handover::get().things.fetch_add(1, std::memory_order_relaxed);
 }
 
-inline void remote_table::remove(remote_end& one) noexcept {
+template <compiled When>
+void remote_table<When>::remove(remote_end<When>& one) noexcept {
     const std::lock_guard lock(process_identity::get().tables);
     std::erase(ends_, &one);
     handover::get().things.fetch_sub(1, std::memory_order_relaxed);

@@ -21,6 +21,7 @@
 #include <multiprocessing/detail/net/address.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/errors.hpp>
@@ -29,6 +30,7 @@ namespace multiprocessing::detail {
 
 /// What "host:port" stands for. Looking up a name blocks for as long as the system's resolver
 /// takes; numbers don't.
+template <compiled = compiled::when_used>
 class tcp_hosts {
 public:
     /// \param what  to begin an error with
@@ -121,9 +123,10 @@ inline void tune(int socket, duration unreachable) noexcept {
 }
 
 /// \throws Error if there is no such host; OsError as connect() does; TimeoutError
-inline unique_fd connect_tcp(const Address& address, deadline until, const std::string& what) {
+template <compiled When = compiled::when_used>
+unique_fd connect_tcp(const Address& address, deadline until, const std::string& what) {
     int error = 0;
-    unique_fd socket = tcp_hosts(address, false, what).first([&](const addrinfo& host) {
+    unique_fd socket = tcp_hosts<When>(address, false, what).first([&](const addrinfo& host) {
         unique_fd one = tcp_socket(host);
         if (!one || (::connect(one.get(), host.ai_addr, host.ai_addrlen) != 0 &&
                      errno != EINPROGRESS && errno != EINTR)) {
@@ -131,7 +134,7 @@ inline unique_fd connect_tcp(const Address& address, deadline until, const std::
             return unique_fd();
         }
         pollfd connected{one.get(), POLLOUT, 0};
-        if (poll_until({&connected, 1}, until) <= 0) {
+        if (poll_until(&connected, 1, until) <= 0) {
             error = ETIMEDOUT;
             return unique_fd();
         }
@@ -145,10 +148,11 @@ inline unique_fd connect_tcp(const Address& address, deadline until, const std::
 }
 
 /// \param bound  is set to where it listens: the port may have been 0
-inline unique_fd listen_tcp(const Address& address, int backlog, Address& bound) {
+template <compiled When = compiled::when_used>
+unique_fd listen_tcp(const Address& address, int backlog, Address& bound) {
     const std::string what = "Listener at \"" + address.to_string() + '"';
     int error = 0;
-    unique_fd socket = tcp_hosts(address, true, what).first([&](const addrinfo& host) {
+    unique_fd socket = tcp_hosts<When>(address, true, what).first([&](const addrinfo& host) {
         unique_fd one = tcp_socket(host);
         const int on = 1;
         if (one) ::setsockopt(one.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);

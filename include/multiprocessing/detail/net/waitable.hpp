@@ -19,6 +19,7 @@
 
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 
 namespace multiprocessing {
@@ -63,6 +64,11 @@ concept can_be_waited_for = !std::is_volatile_v<W> && (waits_itself<W> || waits_
 
 }  // namespace detail
 
+class Waitable;
+template <detail::compiled When = detail::compiled::when_used>
+std::vector<std::size_t> wait(std::span<const Waitable> things,
+                              std::optional<duration> timeout = {});
+
 /// Names a thing for wait(): a Connection, Queue, JoinableQueue, Listener, Process or AsyncResult,
 /// a descriptor, or any object with an `int fileno()`. A reference: the thing must outlive it.
 class Waitable {
@@ -78,13 +84,15 @@ public:
           is_ready_(&is_ready<std::remove_const_t<W>>) {}
 
 private:
+    template <detail::compiled>
     friend std::vector<std::size_t> wait(std::span<const Waitable>, std::optional<duration>);
 
     using descriptors = std::vector<pollfd>;
 
     /// \return true if it is ready; else when one of the descriptors that it adds is, it may be
     template <class W>
-    static bool prepare(void* object, descriptors& fds, detail::deadline until) {
+    static bool prepare(void* object, detail::later<detail::used_by<W>, descriptors>& fds,
+                        detail::deadline until) {
         W& one = *static_cast<W*>(object);
         if constexpr (detail::waits_itself<W>) {
             return detail::wait_access::own(one).prepare(fds, until);
@@ -130,12 +138,13 @@ private:
 /// \throws OsError (EBADF) for a closed or negative descriptor; what the fileno() or sentinel() of
 /// the things
 ///     throws
-inline std::vector<std::size_t> wait(std::span<const Waitable> things,
-                                     std::optional<duration> timeout = {}) {
+template <detail::compiled When>
+std::vector<std::size_t> wait(std::span<const Waitable> things, std::optional<duration> timeout) {
     const auto until = timeout ? detail::deadline::after(*timeout) : detail::deadline::never();
-    std::vector<std::size_t> ready;
-    std::vector<pollfd> fds;
-    std::vector<std::size_t> begin(things.size() + 1);  // of each thing's in fds
+    std::vector<detail::later<When, std::size_t>> ready;
+    std::vector<detail::later<When, pollfd>> fds;
+    std::vector<detail::later<When, std::size_t>> begin(things.size() +
+                                                        1);  // of each thing's in fds
     for (;;) {
         fds.clear();
         for (std::size_t i = 0; i < things.size(); ++i) {
@@ -171,9 +180,10 @@ inline std::vector<std::size_t> wait(std::span<const Waitable> things,
         if (until.passed()) return ready;
     }
 }
-inline std::vector<std::size_t> wait(std::initializer_list<Waitable> things,
-                                     std::optional<duration> timeout = {}) {
-    return wait(std::span<const Waitable>(things.begin(), things.size()), timeout);
+template <detail::compiled When = detail::compiled::when_used>
+std::vector<std::size_t> wait(std::initializer_list<Waitable> things,
+                              std::optional<duration> timeout = {}) {
+    return wait<When>(std::span<const Waitable>(things.begin(), things.size()), timeout);
 }
 
 }  // namespace multiprocessing

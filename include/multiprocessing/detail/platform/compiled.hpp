@@ -13,4 +13,17 @@ namespace multiprocessing::detail {
 /// it. Its name is used with `<>` then. For what is large and not needed by everybody.
 enum class MP_EXPORT compiled { when_used };
 
+/// In a template of T, for what it is made of: when_used, which the compiler does not know before it
+/// has T.
+template <class>
+inline constexpr compiled used_by = compiled::when_used;
+
+/// T, in such a class or function: what is made of it, a std::vector for one, is compiled with it.
+template <compiled, class T>
+struct known_later {
+    using type = T;
+};
+template <compiled When, class T>
+using later = typename known_later<When, T>::type;
+
 }  // namespace multiprocessing::detail

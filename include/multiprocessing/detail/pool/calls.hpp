@@ -180,7 +180,7 @@ void append(std::vector<std::byte>& to, pieces from, std::size_t size) {
 template <compiled = compiled::when_used>
 void append_framed(std::vector<std::byte>& to, pieces from, std::size_t size) {
     const std::uint64_t length = size;
-    const auto head = std::as_bytes(std::span(&length, 1));
+    const auto head = bytes_of(length);
     to.insert(to.end(), head.begin(), head.end());
     append(to, from, size);
 }
@@ -205,7 +205,7 @@ void append_callable(std::vector<std::byte>& to, const F& callable) {
         append_framed(to, bytes.pieces(), bytes.size());
     } else {
         append_framed(to, {}, 0);
-        const auto raw = std::as_bytes(std::span(&packed, 1));
+        const auto raw = bytes_of(packed);
         to.resize(to.size() - sizeof(std::uint64_t));
         append_framed(to, {&raw, 1}, raw.size());
     }
@@ -227,7 +227,7 @@ F take_callable(std::span<const std::byte>& from) {
 
 /// Sends a result of type R.
 template <class R>
-void give(task_output<>& out, const R& value) {
+void give(task_output<used_by<R>>& out, const R& value) {
     if constexpr (flat<R>) {
         out.flat(&value, sizeof value);
     } else {
@@ -237,7 +237,7 @@ void give(task_output<>& out, const R& value) {
 }
 
 template <class Call>
-void run_item(task_output<>& out, Call call) {
+void run_item(task_output<used_by<Call>>& out, Call call) {
     out.begin();
     try {
         if constexpr (std::is_void_v<decltype(call())>) {
@@ -255,8 +255,8 @@ void run_item(task_output<>& out, Call call) {
 /// Calls F with each item of a task: f(item).
 template <class F, class Item>
 struct map_thunk {
-    using output = task_output<>;
-    static void invoke(std::span<const std::byte> bytes, task_output<>& out) {
+    using output = task_output<used_by<F>>;
+    static void invoke(std::span<const std::byte> bytes, output& out) {
         F callable = take_callable<F>(bytes);
         while (out.left() != 0 && !out.retires())
             if constexpr (flat<Item>) {
@@ -280,7 +280,7 @@ struct map_thunk {
 
 /// Calls f(a, b, c) with the arguments that the bytes are.
 template <class... Args, class F>
-void run_call(F& callable, std::span<const std::byte> bytes, task_output<>& out) {
+void run_call(F& callable, std::span<const std::byte> bytes, task_output<used_by<F>>& out) {
     run_item(out, [&]() -> decltype(auto) {
         std::tuple<Args...> item;
         std::apply([&](auto&... each) { decode_into(bytes, each...); }, item);
@@ -295,8 +295,8 @@ void run_call(F& callable, std::span<const std::byte> bytes, task_output<>& out)
 /// Calls F once: f(a, b, c). The item is not framed.
 template <class F, class... Args>
 struct call_thunk {
-    using output = task_output<>;
-    static void invoke(std::span<const std::byte> bytes, task_output<>& out) {
+    using output = task_output<used_by<F>>;
+    static void invoke(std::span<const std::byte> bytes, output& out) {
         F callable = take_callable<F>(bytes);
         run_call<Args...>(callable, bytes, out);
     }
@@ -305,8 +305,8 @@ struct call_thunk {
 /// Calls F with the elements of each item: f(a, b, c).
 template <class F, class... Args>
 struct star_thunk {
-    using output = task_output<>;
-    static void invoke(std::span<const std::byte> bytes, task_output<>& out) {
+    using output = task_output<used_by<F>>;
+    static void invoke(std::span<const std::byte> bytes, output& out) {
         F callable = take_callable<F>(bytes);
         while (out.left() != 0 && !out.retires())
             run_call<Args...>(callable, take_framed(bytes), out);

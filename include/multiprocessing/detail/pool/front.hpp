@@ -81,10 +81,12 @@ public:
     std::int64_t submitted = 0;  // CLOCK_MONOTONIC
 };
 
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class pool_front final : private pool_events {
+    using pool_task = later<When, detail::pool_task>;
+
 public:
-    pool_front(std::unique_ptr<pool_back> back, std::string name)
+    pool_front(std::unique_ptr<later<When, pool_back>> back, std::string name)
         : back_(std::move(back)), name_(std::move(name)), pid_(this_pid()) {}
     pool_front(const pool_front&) = delete;
     pool_front& operator=(const pool_front&) = delete;
@@ -284,7 +286,7 @@ public:
 
     std::vector<pid_t> worker_pids() const {
         require_here();
-        std::vector<pid_t> pids;
+        std::vector<later<When, pid_t>> pids;
         if (!back_->start_workers()) return pids;
         for (const worker_facts& one : back_->facts())
             if (one.pid > 0) pids.push_back(one.pid);
@@ -293,7 +295,7 @@ public:
     PoolStats stats() const {
         require_here();
         back_->start_workers();
-        PoolStats all{};
+        later<When, PoolStats> all{};
         {
             const std::lock_guard lock(mutex_);
             log_.report(all);
@@ -309,7 +311,7 @@ public:
     }
     void write_trace(const char* path) const {
         require_here();
-        task_log<> copy = [this] {
+        task_log<When> copy = [this] {
             const std::lock_guard lock(mutex_);
             return log_;
         }();
@@ -495,7 +497,7 @@ private:
             ~nesting() { flag = false; }
         };
         for (;;) {
-            std::vector<std::function<void()>> now;
+            std::vector<later<When, std::function<void()>>> now;
             {
                 const std::lock_guard lock(callbacks_);
                 if (later_.empty()) return;
@@ -508,7 +510,7 @@ private:
 
     void start_collector() {
         if (collector_ || joined_) return;
-        collector_ = std::make_unique<thread>([this] {
+        collector_ = std::make_unique<later<When, thread>>([this] {
             std::unique_lock lock(mutex_);
             while (!stopping_) {
                 if (out_.load(std::memory_order_relaxed) == 0) {
@@ -543,7 +545,7 @@ private:
         changed_.notify_all();
     }
     void stop_collector() {
-        std::unique_ptr<thread> ended;
+        std::unique_ptr<later<When, thread>> ended;
         {
             const std::lock_guard lock(mutex_);
             stopping_ = true;
@@ -730,14 +732,14 @@ private:
         return text + " of " + std::string(task.name);
     }
 
-    std::unique_ptr<pool_back> back_;
+    std::unique_ptr<later<When, pool_back>> back_;
     const std::string name_;
     const pid_t pid_;
 
     mutable std::mutex mutex_;
     condition changed_;
     std::vector<std::shared_ptr<pool_task>> table_;
-    std::vector<std::uint32_t> free_;
+    std::vector<later<When, std::uint32_t>> free_;
     task_log<> log_;            // under mutex_
     std::uint64_t failed_ = 0;  // likewise
     std::uint32_t generations_ = 0;
@@ -750,11 +752,11 @@ private:
     std::atomic<int> wanted_{0};  // the role, by one that will not collect
     bool nested_ = false;         // in a callback; the collecting thread's
     std::atomic<bool> idle_{false};
-    std::unique_ptr<thread> collector_;
+    std::unique_ptr<later<When, thread>> collector_;
     std::atomic<std::int64_t> watched_{0};
 
     std::mutex callbacks_;
-    std::vector<std::function<void()>> later_;
+    std::vector<later<When, std::function<void()>>> later_;
 };
 
 }  // namespace multiprocessing::detail

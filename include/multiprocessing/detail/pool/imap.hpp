@@ -46,7 +46,7 @@ class imap_job final : public result_source<R>,
                        public std::enable_shared_from_this<imap_job<R, Range, Chunker, Ordered>> {
 public:
     template <class F>
-    imap_job(std::shared_ptr<pool_front<>> front, Range&& range, const F& callable,
+    imap_job(std::shared_ptr<pool_front<used_by<R>>> front, Range&& range, const F& callable,
              std::optional<std::size_t> total, chunk_plan plan)
         : front_(std::move(front)),
           range_(std::forward<Range>(range)),
@@ -129,7 +129,7 @@ private:
         }
     }
 
-    std::shared_ptr<pool_front<>> front_;
+    std::shared_ptr<pool_front<used_by<R>>> front_;
     held_range<Range> range_;
     Chunker chunks_in_;
     std::size_t window_;  // chunks

@@ -137,7 +137,7 @@ public:
     };
 
     /// \param wanted  null: nothing was said
-    call_job(std::shared_ptr<pool_front<>> front, std::unique_ptr<wishes> wanted)
+    call_job(std::shared_ptr<pool_front<used_by<R>>> front, std::unique_ptr<wishes> wanted)
         : front_(std::move(front)), wishes_(std::move(wanted)) {}
 
     task_extra* extra() noexcept override { return wishes_ ? &wishes_->extra : nullptr; }
@@ -234,7 +234,7 @@ private:
         }
     }
 
-    std::shared_ptr<pool_front<>> front_;
+    std::shared_ptr<pool_front<used_by<R>>> front_;
     std::unique_ptr<wishes> wishes_;
 };
 
@@ -322,7 +322,7 @@ class chunker {
 public:
     using item = std::iter_value_t<Iterator>;
 
-    chunker(pool_front<>& front, F callable, Iterator begin, Sentinel end,
+    chunker(pool_front<used_by<R>>& front, F callable, Iterator begin, Sentinel end,
             std::optional<std::size_t> total, chunk_plan plan)
         : front_(front),
           callable_(std::move(callable)),
@@ -471,7 +471,7 @@ private:
             return reference_to<map_thunk<F, item>>();
     }
 
-    pool_front<>& front_;
+    pool_front<used_by<R>>& front_;
     F callable_;
     Iterator next_;
     Sentinel end_;
@@ -499,7 +499,7 @@ public:
     using async_value = map_result<R>;
 
     template <class... Args>
-    map_job(std::shared_ptr<pool_front<>> front, TaskOptions<map_result<R>> options,
+    map_job(std::shared_ptr<pool_front<used_by<R>>> front, TaskOptions<map_result<R>> options,
             progress_count progress, Args&&... args)
         : front_(std::move(front)),
           job_(*front_),
@@ -705,8 +705,8 @@ private:
 
     static constexpr std::uint64_t none = ~std::uint64_t{0};
 
-    std::shared_ptr<pool_front<>> front_;
-    pool_front<>::job job_;  // until it is settled
+    std::shared_ptr<pool_front<used_by<R>>> front_;
+    typename pool_front<used_by<R>>::job job_;  // until it is settled
     TaskOptions<map_result<R>> options_;
     progress_count progress_;  // the collecting thread's
     Chunker chunks_in_;

@@ -43,6 +43,10 @@ struct process_back_options {
 template <compiled When = compiled::when_used>
 class process_back final : public ring_back<When> {
     using base = ring_back<When>;
+    using death_report = later<When, detail::death_report>;
+    using pool_plan = later<When, detail::pool_plan>;
+    using pool_ring = later<When, detail::pool_ring>;
+    using Process = later<When, multiprocessing::Process>;
     using base::all_began, base::board_, base::drain, base::init_error_, base::init_failure,
         base::results_, base::send_stops, base::slept_in_vain_, base::tasks_;
 
@@ -72,7 +76,7 @@ public:
         supervisor_ = std::make_unique<Process>(
             ProcessOptions{.name = options.name + "-Supervisor", .daemon = true}, [&plan, ours] {
                 ::close(ours);  // end of file is the parent's end
-                supervisor<>(plan).run();
+                supervisor<When>(plan).run();
             });
         supervisor_->start();
     }

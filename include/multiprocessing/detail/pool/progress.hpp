@@ -38,8 +38,10 @@ struct Progress {
 /// items come home; one that throws makes that the map's error.
 class ProgressReport {
 public:
-    ProgressReport(bool on = false) {  // NOLINT: `.progress = true`
-        if (on) tell_ = bar();
+    ProgressReport() = default;
+    template <std::same_as<bool> Bool>
+    ProgressReport(Bool on) {  // NOLINT: `.progress = true`
+        if (on) tell_ = bar<detail::used_by<Bool>>();
     }
     template <class F>
     requires(std::invocable<F&, const Progress&> ||
@@ -57,6 +59,7 @@ public:
     void operator()(const Progress& p) const { tell_(p); }
 
 private:
+    template <detail::compiled>
     static std::function<void(const Progress&)> bar() {
         return [terminal = ::isatty(STDERR_FILENO) == 1,
                 last = deadline_of_next()](const Progress& p) mutable {

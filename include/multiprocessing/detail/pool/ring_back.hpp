@@ -75,8 +75,11 @@ private:
 
 /// Tasks go through one ring, the results of each worker through one of its own. What the workers
 /// are, process_back.hpp and thread_back.hpp know.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class ring_back : public pool_back {
+    using pool_ring = later<When, detail::pool_ring>;
+    using worker_facts = later<When, detail::worker_facts>;
+
 public:
     explicit ring_back(std::size_t workers)
         : board_(static_cast<std::uint32_t>(workers)),
@@ -92,12 +95,12 @@ public:
     void send(const task_header& task, pieces bytes) override {
         auto& word = board_.word(task.index);
         word.store(task_word::make(task.generation, task_word::queued), std::memory_order_release);
-        static thread_local std::vector<std::span<const std::byte>> all;
+        static thread_local std::vector<std::span<const later<When, std::byte>>> all;
         packed_task packed{task.index, task.generation, task.items, 0};
-        all.assign(1, std::as_bytes(std::span(&packed, 1)));
+        all.assign(1, bytes_of(packed));
         if (task.timeout != 0) {
             packed.how = packed_task::timed;
-            all.push_back(std::as_bytes(std::span(&task.timeout, 1)));
+            all.push_back(bytes_of(task.timeout));
         }
         const std::size_t first = all.size();
         all.insert(all.end(), bytes.begin(), bytes.end());
@@ -107,8 +110,7 @@ public:
             packed.how |= number;
             if (!front.empty()) all[first] = all[first].subspan(front.size());
         } else {
-            all.insert(all.begin() + static_cast<std::ptrdiff_t>(first),
-                       std::as_bytes(std::span(&task.callable, 1)));
+            all.insert(all.begin() + static_cast<std::ptrdiff_t>(first), bytes_of(task.callable));
         }
         try {
             tasks_->put(all, task_message, deadline::never());
@@ -191,7 +193,7 @@ protected:
     /// All that is in a worker's ring.
     void drain(std::uint32_t w, pool_events& to) {
         batch_header header{};
-        receive_buffer buffer;
+        receive_buffer<When> buffer;
         for (;;) {
             std::span<const std::byte> frames;
             std::uint64_t kind = 0;

@@ -106,8 +106,11 @@ inline void reset_signals() {
     ::signal(SIGPIPE, SIG_IGN);
 }
 
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class supervisor {
+    using Process = later<When, multiprocessing::Process>;
+    using pool_plan = later<When, detail::pool_plan>;
+
 public:
     explicit supervisor(const pool_plan& plan) : plan_(plan), workers_(plan.board.workers()) {}
 
@@ -168,8 +171,9 @@ protected:  // what run() is made of, for tests that kill it in each
         auto process = std::make_unique<Process>(std::move(options), [this, w, incarnation] {
             ::close(plan_.orders);
             if (plan_.pin) pin(w);
-            if (const int code = work({plan_.board, plan_.tasks, *plan_.results[w], w, incarnation,
-                                       plan_.most_items, plan_.initializer, true}))
+            if (const int code =
+                    work<When>({plan_.board, plan_.tasks, *plan_.results[w], w, incarnation,
+                                plan_.most_items, plan_.initializer, true}))
                 std::exit(code);
         });
         process->start();
@@ -210,7 +214,7 @@ protected:  // what run() is made of, for tests that kill it in each
     }
 
     void report(const death_report& what) {
-        const auto bytes = std::as_bytes(std::span(&what, 1));
+        const auto bytes = bytes_of(what);
         plan_.reports.put({&bytes, 1}, 0, deadline::never());
         plan_.board.ring();
     }
@@ -337,7 +341,7 @@ protected:  // what run() is made of, for tests that kill it in each
 
     const pool_plan& plan_;
     std::vector<seat> workers_;
-    std::vector<pollfd> fds_;  // of a look
+    std::vector<later<When, pollfd>> fds_;  // of a look
     std::size_t alive_ = 0;
     int failed_starts_ = 0;
     std::int64_t shortest_ = plan_.shortest_timeout;

@@ -66,14 +66,14 @@ public:
 
 private:
     void run(std::uint32_t w) {
-        if (work({board_, *tasks_, *results_[w], w, 1, 0, initializer_, false}) == 0) return;
+        if (work<When>({board_, *tasks_, *results_[w], w, 1, 0, initializer_, false}) == 0) return;
         failed_.store(true, std::memory_order_release);  // (C)
         board_.ring();
     }
 
     std::function<void()> initializer_;
     std::atomic<bool> failed_{false}, stopped_{false};
-    std::vector<thread> threads_;
+    std::vector<later<When, thread>> threads_;
 };
 
 }  // namespace multiprocessing::detail

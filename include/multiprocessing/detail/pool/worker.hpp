@@ -47,7 +47,7 @@ enum class frame : std::uint8_t { flat = 1, value = 2, exception = 3 };
 }
 
 /// What a task's thunk runs its items through.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class task_output {
 public:
     /// \param most_items  before the worker retires; 0: never
@@ -91,7 +91,8 @@ public:
     void flat(const void* value, std::size_t size) {
         if (1 + size > pool_board::scratch / 4) {
             constexpr std::byte head{static_cast<std::uint8_t>(frame::flat)};
-            const auto bytes = std::span(static_cast<const std::byte*>(value), size);
+            const auto bytes =
+                std::span<const std::byte>(static_cast<const std::byte*>(value), size);
             return send_large({&head, 1}, {&bytes, 1});
         }
         std::byte* to = room(1 + size);
@@ -194,7 +195,7 @@ private:
             header_.began = std::exchange(sent_, now);
             header_.busy = now - header_.began;
             slot_.began.store(now, std::memory_order_relaxed);  // for statistics
-            all_.assign(1, std::as_bytes(std::span(&header_, 1)));
+            all_.assign(1, bytes_of(header_));
             all_.insert(all_.end(), frames.begin(), frames.end());
             ring_.put(all_, batch_message, deadline::never());
             ++header_.sequence;
@@ -241,12 +242,13 @@ private:
     std::uint64_t count_ = 0;
     std::int64_t timeout_ = 0, opened_ = 0, flushed_ = 0, sent_ = 0;
     unsigned check_every_ = 1, unchecked_ = 0;
-    std::vector<std::span<const std::byte>> all_, large_;
+    std::vector<std::span<const later<When, std::byte>>> all_, large_;
 };
 
 /// Reads the front of a task's message.
 /// \return the bytes of the task, in two parts; nothing if the message is malformed
-inline std::optional<std::array<std::span<const std::byte>, 2>> unpack_task(
+template <compiled When = compiled::when_used>
+std::optional<std::array<std::span<const later<When, std::byte>>, 2>> unpack_task(
     const pool_board& board, std::span<const std::byte> message, task_header& to) noexcept {
     const auto take = [&message](void* value, std::size_t size) {
         if (message.size() < size) return false;
@@ -284,7 +286,7 @@ struct worker_plan {
 };
 
 /// In the worker. \return its exit code
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 int work(const worker_plan& plan) {
     worker_slot& slot = plan.board.slot(plan.worker, plan.incarnation);
     slot.pid.store(static_cast<std::uint32_t>(this_pid()), std::memory_order_release);
@@ -303,9 +305,9 @@ int work(const worker_plan& plan) {
     std::uint32_t life = starting;
     if (!slot.life.compare_exchange_strong(life, working, std::memory_order_acq_rel))
         wait_for_death();
-    task_output<> output(plan.board, plan.results, plan.worker, plan.incarnation, plan.most_items,
-                         plan.killable);
-    receive_buffer buffer;
+    task_output<When> output(plan.board, plan.results, plan.worker, plan.incarnation,
+                             plan.most_items, plan.killable);
+    receive_buffer<When> buffer;
     for (;;) {
         task_header task{};
         std::span<const std::byte> bytes;
@@ -314,7 +316,7 @@ int work(const worker_plan& plan) {
                                               std::span<const std::byte> message) {
             stop = kind == stop_message;
             if (stop) return;
-            const auto parts = unpack_task(plan.board, message, task);
+            const auto parts = unpack_task<When>(plan.board, message, task);
             if (!parts) return;
             slot.candidate.store(std::uint64_t{task.generation} << 32 | task.index,
                                  std::memory_order_release);  // before the claim: I1 of the slot

@@ -73,7 +73,7 @@ private:
         current_ = {};
         if (left_.empty()) return;
         while (!find()) {
-            std::vector<pollfd> fds;
+            std::vector<detail::later<detail::used_by<R>, pollfd>> fds;
             detail::async_state<R>* of_pool = nullptr;
             bool mixed = false;
             for (auto& one : left_) {

@@ -44,7 +44,7 @@ class async_child final : public async_state<R> {
 public:
     /// Forks. \param task  what it calls, for errors
     template <class Call>
-    async_child(std::shared_ptr<child_process> child, std::string task, Call& call)
+    async_child(std::shared_ptr<child_process<used_by<R>>> child, std::string task, Call& call)
         : child_(std::move(child)),
           task_(std::move(task)),
           ring_(message_ring::create("mp:async")) {
@@ -140,7 +140,7 @@ private:
         return child_->facts.name + " (pid " + std::to_string(child_->pid()) + ')';
     }
 
-    std::shared_ptr<child_process> child_;
+    std::shared_ptr<child_process<used_by<R>>> child_;
     std::string task_;
     std::shared_ptr<message_ring> ring_;
     std::mutex collecting_;

@@ -39,6 +39,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/demangle.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/small_file.hpp>
@@ -55,10 +56,11 @@ namespace multiprocessing::detail {
 
 /// The last exit handler that runs in a child, on exit(), from whichever thread: its own children,
 /// its streams, its exit code.
-inline void leave(int status, void*) noexcept {
+template <compiled When = compiled::when_used>
+void leave(int status, void*) noexcept {
     process_state& state = process_state::get();
     log_line(LogLevel::info, "process shutting down");
-    end_children();
+    end_children<When>();
     flush_streams();
     if (state.logs(LogLevel::info))
         log_line(LogLevel::info, "process exiting with exitcode " + std::to_string(status & 0xff));
@@ -86,7 +88,8 @@ inline void report_uncaught(const char* what) noexcept {
 inline bool is_forced_unwind() noexcept { return abi::__cxa_current_exception_type() == nullptr; }
 
 /// Runs user code as the last thing of a child. Nothing unwinds past this.
-[[noreturn]] inline void run_and_exit(const std::function<int()>& body) noexcept {
+template <compiled = compiled::when_used>
+[[noreturn]] void run_and_exit(const std::function<int()>& body) noexcept {
     int code = 1;
     try {
         log_line(LogLevel::info, "child process calling run()");
@@ -112,12 +115,13 @@ struct onset {
 };
 
 /// The whole life of a child.
-[[noreturn]] inline void live(child_process& self, onset how,
-                              const std::function<int()>& body) noexcept {
+template <compiled When = compiled::when_used>
+[[noreturn]] void live(child_process<When>& self, onset how,
+                       const std::function<int()>& body) noexcept {
     status_slot& slot = self.slot();
     slot.stage.store(status_slot::probing, std::memory_order_relaxed);  // says no more than that
     refusal trouble;
-    if (early<::on_exit>(&leave, nullptr) != 0) trouble = {refusal::exit_handler, ENOMEM};
+    if (early<::on_exit>(&leave<When>, nullptr) != 0) trouble = {refusal::exit_handler, ENOMEM};
     if (how.with_loader) {
         ::__cxa_thread_atexit_impl([](void*) {}, nullptr, &process_state::get());
         ::dl_iterate_phdr([](dl_phdr_info*, std::size_t, void*) { return 1; }, nullptr);
@@ -147,7 +151,7 @@ struct onset {
     slot.stage.store(status_slot::running, std::memory_order_release);  // (A)
     if (how.watched) futex_wake(slot.stage, wake_all);
     if (how.settles) await_handover(slot.handed, self.owner());
-    run_and_exit(body);
+    run_and_exit<When>(body);
 }
 
 /// Whether a process sleeps in the kernel; nothing where /proc is not mounted.
@@ -161,7 +165,8 @@ inline std::optional<bool> is_asleep(pid_t pid) {
 /// Waits until the child runs user code, was refused, or has ended.
 /// \param patience  without /proc: so long a child may be silent before it counts as stuck
 /// \return false if it is stuck in a lock: nothing else puts it to sleep there
-inline bool await_onset(const child_process& child, duration patience) {
+template <compiled When = compiled::when_used>
+bool await_onset(const child_process<When>& child, duration patience) {
     const futex_word& stage = child.slot().stage;
     deadline stuck = deadline::never();
     for (duration look = std::chrono::microseconds(250);; look = std::min(2 * look, patience)) {
@@ -178,7 +183,8 @@ inline bool await_onset(const child_process& child, duration patience) {
 }
 
 /// Everything that must be there before a fork, since a child can't make it.
-inline void prepare_launch(child_process& child) {
+template <compiled When = compiled::when_used>
+void prepare_launch(child_process<When>& child) {
     process_state& state = process_state::get();
     if (!child.facts.authkey) child.facts.authkey = current_authkey();
     {
@@ -187,18 +193,19 @@ inline void prepare_launch(child_process& child) {
         if (std::exchange(state.has_finalizer, true)) return;
     }
     // A child of ours never gets here: leave() runs first.
-    if (!state.is_child && std::atexit([] { end_children(); }) != 0)
+    if (!state.is_child && std::atexit([] { end_children<When>(); }) != 0)
         throw_os_error(ENOMEM, "atexit");
 }
 
 /// Starts the child, which runs `body` and ends with the code that it returns, after hand_over().
 /// \throws OsError if the kernel refuses; then nothing is left of it
-inline void launch(const std::shared_ptr<child_process>& child, const std::function<int()>& body) {
-    sweep_children();
+template <compiled When = compiled::when_used>
+void launch(const std::shared_ptr<child_process<When>>& child, const std::function<int()>& body) {
+    sweep_children<When>();
     prepare_launch(*child);
     child->enroll();
     struct undo {
-        child_process* child;
+        child_process<When>* child;
         ~undo() {
             if (child) child->forget();
         }
@@ -241,10 +248,10 @@ inline void launch(const std::shared_ptr<child_process>& child, const std::funct
 
 /// After launch(): drops what the child alone is to have, and lets it go on, also if that throws.
 /// \param drop  destroys the callable and its arguments
-template <class F>
-void hand_over(child_process& child, F drop) {
+template <compiled When, class F>
+void hand_over(child_process<When>& child, F drop) {
     struct go_on {
-        child_process& child;
+        child_process<When>& child;
         ~go_on() { child.handed_over(); }
     } at_last{child};
     const handing_over to(child.pid());

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
@@ -40,7 +41,8 @@ inline constexpr duration daemon_grace = std::chrono::seconds(1);
 /// The exit status comes from the first of these that knows: waitid; the code that the child left
 /// in its slot; the kernel (Linux 6.15); else -SIGKILL. waitid knows nothing when the host ignores
 /// SIGCHLD, or when a waitpid(-1) of the host was faster.
-class child_process : public std::enable_shared_from_this<child_process> {
+template <compiled When>
+class child_process : public std::enable_shared_from_this<child_process<When>> {
 public:
     // Fixed once it was started; before that its Process sets them.
     process_facts facts;  // authkey: nothing if it is its parent's; the name: see tables
@@ -141,11 +143,12 @@ public:
         const std::lock_guard lock(process_identity::get().tables);
         slot_ = state.statuses.take();
         try {
-            if (!state.children) state.children = new child_table{.above = state.inherited};
-            auto& children = state.children->by_number;
+            child_table<When>*& table = state.children;
+            if (!table) table = new child_table<When>{.above = state.inherited};
+            auto& children = table->by_number;
             auto at = children.end();
             while (at != children.begin() && at[-1]->number_ > number_) --at;
-            children.insert(at, shared_from_this());
+            children.insert(at, this->shared_from_this());
         } catch (...) {
             state.statuses.give_back(std::exchange(slot_, nullptr));
             throw;
@@ -205,8 +208,9 @@ public:
         process_state& state = process_state::get();
         const std::lock_guard lock(process_identity::get().tables);
         if (slot_) state.statuses.give_back(std::exchange(slot_, nullptr));
-        if (!state.children) return;
-        auto& children = state.children->by_number;
+        child_table<When>* const table = state.children;
+        if (!table) return;
+        auto& children = table->by_number;
         auto at = children.begin();
         while (at != children.end() && at->get() != this) ++at;
         if (at == children.end()) return;
@@ -246,26 +250,30 @@ private:
 };
 
 /// Those not joined yet. Without `all` only those that nobody refers to: dropped results.
-inline std::vector<std::shared_ptr<child_process>> children_of_this_process(bool all = true) {
+template <compiled When = compiled::when_used>
+std::vector<std::shared_ptr<child_process<When>>> children_of_this_process(bool all = true) {
     process_state& state = process_state::get();
-    std::vector<std::shared_ptr<child_process>> found;
+    std::vector<std::shared_ptr<child_process<When>>> found;
     const std::lock_guard lock(process_identity::get().tables);
-    if (!state.children) return found;
-    for (const auto& child : state.children->by_number)
+    const child_table<When>* const table = state.children;
+    if (!table) return found;
+    for (const auto& child : table->by_number)
         if (child->started() && (all || child.use_count() == 1)) found.push_back(child);
     return found;
 }
 
 /// Reaps children that ended and that nobody will join.
-inline void sweep_children() {
-    for (const auto& child : children_of_this_process(false)) child->exitcode();
+template <compiled When = compiled::when_used>
+void sweep_children() {
+    for (const auto& child : children_of_this_process<When>(false)) child->exitcode();
 }
 
 /// At the end of a process: its daemons are terminated, then its other children joined.
-inline void end_children() noexcept {
+template <compiled When = compiled::when_used>
+void end_children() noexcept {
     try {
         for (;;) {
-            const auto children = children_of_this_process();
+            const auto children = children_of_this_process<When>();
             if (children.empty()) return;
             for (const auto& child : children)
                 if (child->facts.daemon) child->signal(SIGTERM);

@@ -24,10 +24,12 @@
 
 namespace multiprocessing::detail {
 
+template <compiled When = compiled::when_used>
 class child_process;
 
+template <compiled When = compiled::when_used>
 struct child_table {
-    std::vector<std::shared_ptr<child_process>> by_number = {};
+    std::vector<std::shared_ptr<child_process<When>>> by_number = {};
     /// The parent's, as it was at the fork. Left alone: to take it apart would copy its pages, and
     /// its objects are the parent's business.
     child_table* above = nullptr;
@@ -56,9 +58,9 @@ struct MP_EXPORT process_state_1 {
     bool has_finalizer = false;             // tables
     std::atomic<std::uint64_t> numbers{0};  // the N of the last "Process-N"
     std::atomic<int> log_level{100};        // silent
-    child_table* children = nullptr;        // tables; those not yet joined; null: none yet
-    child_table* inherited = nullptr;       // tables
-    status_table statuses;                  // tables
+    child_table<>* children = nullptr;      // tables; those not yet joined; null: none yet
+    child_table<>* inherited = nullptr;     // tables
+    status_table<> statuses;                // tables
     lifeline line;                          // tables
 
     static process_state_1& get() { return only_one<process_state_1>::get(); }

@@ -100,6 +100,7 @@ static_assert(std::atomic<std::int32_t>::is_always_lock_free);
 
 /// The slots of this process's children. Guarded by process_identity::tables. Pages are never
 /// given back: one serves 256 children at a time.
+template <compiled When = compiled::when_used>
 class status_table {
 public:
     /// \throws OsError if there is no memory
@@ -133,7 +134,7 @@ private:
         slots_ += count;
     }
 
-    std::vector<status_slot*> free_;
+    std::vector<later<When, status_slot*>> free_;
     std::size_t slots_ = 0;
 };
 

@@ -34,7 +34,7 @@ inline constexpr std::size_t decode_in_place_from = std::size_t{64} << 10;
 template <class T, class Get>
 std::optional<T> get_value(Get get, const char* where) {
     std::optional<T> item;
-    receive_buffer buffer;
+    receive_buffer<used_by<T>> buffer;
     std::span<const std::byte> copied;
     std::uint64_t received = 0;
     const bool got = get([&](std::uint64_t type, std::span<const std::byte> bytes) {
@@ -70,7 +70,7 @@ public:
     message_ring& ring() const noexcept { return *ring_; }
 
     bool put(const T& value, deadline until) const {
-        loans in_message;
+        loans<used_by<T>> in_message;
         const encoded message = encode(value);
         const bool sent = ring_->put(message.pieces(), fingerprint<T>(), until);
         if (sent) in_message.sent();
@@ -85,7 +85,7 @@ public:
     /// As bytes of a message.
     template <class Archive>
     void save(Archive& archive) const {
-        region_handle handle = loans::lend(*ring_);
+        region_handle handle = loans<used_by<T>>::lend(*ring_);
         archive(handle.id[0], handle.id[1], handle.size, handle.pid, handle.fd);
     }
     /// \param what  "a Queue"

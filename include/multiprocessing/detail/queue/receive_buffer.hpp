@@ -16,7 +16,7 @@ namespace multiprocessing::detail {
 /// Borrows the thread's buffer; one nested in another (a user's load() that gets from a queue)
 /// finds none and has its own. Kept from message to message while it is not large: fresh pages
 /// cost more than the copy.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class receive_buffer {
 public:
     receive_buffer() noexcept : memory_(std::exchange(kept(), {})) {}
@@ -30,7 +30,7 @@ public:
     std::span<std::byte> resize(std::size_t size) {
         if (size > memory_.capacity) {
             memory_ = {};
-            memory_ = {std::make_unique_for_overwrite<std::byte[]>(size), size};
+            memory_ = {std::make_unique_for_overwrite<later<When, std::byte>[]>(size), size};
         }
         return {memory_.bytes.get(), size};
     }
@@ -39,7 +39,7 @@ private:
     static constexpr std::size_t most_kept = std::size_t{16} << 20;
 
     struct block {
-        std::unique_ptr<std::byte[]> bytes;
+        std::unique_ptr<later<When, std::byte>[]> bytes;
         std::size_t capacity = 0;
     };
     static block& kept() noexcept {

@@ -39,6 +39,12 @@ namespace multiprocessing::detail {
 /// A message as the parts it is copied from, in order.
 using pieces = std::span<const std::span<const std::byte>>;
 
+/// A value as a piece.
+template <class T>
+std::span<const std::byte> bytes_of(const T& value) noexcept {
+    return {reinterpret_cast<const std::byte*>(std::addressof(value)), sizeof value};
+}
+
 struct ring_limits {
     std::uint64_t maxsize = 0;  // messages; 0: bounded by memory alone
     std::uint64_t window = 0;   // bytes: full if more and at least two messages are queued; 0: none
@@ -81,7 +87,7 @@ public:
                                       " bytes leaves no room for its shared file");
         region made = region::create(name, region_kind::message_ring, type, bytes_with(segments));
         format(made, limits, segments);
-        return region_table::add<basic_ring>(std::move(made));
+        return region_table<>::add<basic_ring>(std::move(made));
     }
 
     /// Of a region with so many segments.
@@ -101,7 +107,7 @@ public:
 
     /// \param what  for errors: "a Queue"
     static std::shared_ptr<basic_ring> open(const region_handle& handle, const char* what) {
-        return region_table::open<basic_ring>(handle, region_kind::message_ring, what);
+        return region_table<>::open<basic_ring>(handle, region_kind::message_ring, what);
     }
 
     explicit basic_ring(region memory)
@@ -746,7 +752,7 @@ private:
     std::uint64_t* laid_ = nullptr;
     std::byte* data_ = nullptr;
 
-    page_tables page_tables_;
+    page_tables<> page_tables_;
     std::atomic<std::uint64_t> last_need_{0};  // of a message that this process put or got
     spinner spin_{std::chrono::microseconds(20)};
     chase chase_;

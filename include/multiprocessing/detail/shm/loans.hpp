@@ -7,12 +7,14 @@
 #include <utility>
 #include <vector>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/shm/region_table.hpp>
 
 namespace multiprocessing::detail {
 
 /// Lives while this thread encodes and sends a message: remembers the regions lent in it, and takes
 /// them back unless the message was sent.
+template <compiled When = compiled::when_used>
 class loans {
 public:
     loans() noexcept : outer_(std::exchange(innermost(), this)) {}
@@ -20,7 +22,7 @@ public:
     loans& operator=(const loans&) = delete;
     ~loans() {
         innermost() = outer_;
-        for (const region_id& id : lent_) region_table::take_back(id);
+        for (const region_id& id : lent_) region_table<When>::take_back(id);
         for (const watcher& one : watchers_) one.call(one.object, false, nullptr);
     }
 
@@ -37,7 +39,7 @@ public:
     /// Lends for the message that this thread encodes.
     template <class Object>
     static region_handle lend(Object& object) {
-        const region_handle handle = region_table::lend(object);
+        const region_handle handle = region_table<When>::lend(object);
         if (loans* message = innermost()) message->lent_.push_back(handle.id);
         return handle;
     }
@@ -60,7 +62,7 @@ private:
     }
 
     loans* outer_;
-    std::vector<region_id> lent_;
+    std::vector<later<When, region_id>> lent_;
     std::vector<watcher> watchers_;
 };
 

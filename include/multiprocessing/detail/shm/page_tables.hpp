@@ -11,6 +11,7 @@
 
 #include <sys/mman.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 
 namespace multiprocessing::detail {
@@ -21,11 +22,12 @@ namespace multiprocessing::detail {
 /// and after a fork anew: 2 us a page, 18 us in a nested virtual machine. Asked for a segment at a
 /// time an entry costs 0.2 us. A hint: where it is wrong (another process has punched a segment, or
 /// the kernel is older than 5.14), the page faults come as they would.
+template <compiled When = compiled::when_used>
 class page_tables {
 public:
     /// For a mapping of so many segments; knows nothing of them.
     void reset(std::uint64_t segments) {
-        have_ = std::vector<std::atomic<std::uint64_t>>((segments + 63) / 64);
+        have_ = std::vector<std::atomic<later<When, std::uint64_t>>>((segments + 63) / 64);
     }
 
     /// Before segments first .. first + k - 1, which have memory, are used.
@@ -62,7 +64,7 @@ private:
         return (have_[segment / 64].load(std::memory_order_relaxed) & bit(segment)) != 0;
     }
 
-    std::vector<std::atomic<std::uint64_t>> have_;
+    std::vector<std::atomic<later<When, std::uint64_t>>> have_;
     std::atomic<std::uint64_t> process_{0};
 };
 

@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/shm/region.hpp>
 
@@ -36,7 +37,9 @@ inline namespace abi_1 {
 /// receiver was killed cost no more than a few looks. At most 1,024 are kept, and at most a quarter
 /// of the descriptors that this process may have: then the oldest goes. A forked child keeps none:
 /// they name its parent's descriptors.
+template <compiled When = compiled::when_used>
 class MP_EXPORT region_table {
+    using region = later<When, detail::region>;
     struct loan {
         region_id id;  // of the memory, whose page need not be looked at
         region memory;
@@ -50,7 +53,7 @@ public:
         loans_list dropped;  // unmapped after the lock is released
         const std::lock_guard lock(process_identity::get().tables);
         dropped = get().sweep();
-        return get().insert<Object>(std::move(made));
+        return get().template insert<Object>(std::move(made));
     }
 
     /// The object of a received handle: the one that is here, else a newly opened one.
@@ -88,11 +91,11 @@ public:
                     check(it->memory.header().kind, kind, what);
                     region back = std::move(it->memory);
                     table.forget(it);
-                    auto object = table.insert<Object>(std::move(back));
+                    auto object = table.template insert<Object>(std::move(back));
                     object->memory().note_opened();
                     return object;
                 }
-            auto object = table.insert<Object>(opened());
+            auto object = table.template insert<Object>(opened());
             object->memory().note_opened();
             return object;
         }
@@ -229,18 +232,18 @@ private:
         }
         return arrived;
     }
-    void give_up(loans_list::iterator one, loans_list& to) noexcept {
+    void give_up(typename loans_list::iterator one, loans_list& to) noexcept {
         if (one == next_) ++next_;
         to.splice(to.end(), lent_, one);
     }
-    void forget(loans_list::iterator one) noexcept {
+    void forget(typename loans_list::iterator one) noexcept {
         if (one == next_) ++next_;
         lent_.erase(one);
     }
 
     std::map<region_id, entry> known_;
     loans_list lent_;
-    loans_list::iterator next_ = lent_.end();  // of sweep()
+    typename loans_list::iterator next_ = lent_.end();  // of sweep()
     std::list<region> staying_;
     std::uint64_t generation_ = this_generation();
 };

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/shm/claim.hpp>
 #include <multiprocessing/detail/shm/loans.hpp>
 #include <multiprocessing/detail/shm/region.hpp>
@@ -22,6 +23,7 @@
 namespace multiprocessing::detail {
 
 /// This process's side of the region of a shared_object, whatever the struct is.
+template <compiled When = compiled::when_used>
 class shared_side {
 public:
     /// \return false if a thread of this process still holds a lock in the struct at `object`
@@ -39,13 +41,13 @@ public:
             return made.allocate(at, n);
         };
         if (const int refused = claim_in_pieces(bytes, allocate)) throw_os_error(refused, claiming);
-        return region_table::add<shared_side>(std::move(made));
+        return region_table<When>::template add<shared_side>(std::move(made));
     }
 
     static std::shared_ptr<shared_side> open(const region_handle& handle, region_kind kind,
                                              const char* what, std::uint64_t type,
                                              std::size_t least) {
-        auto received = region_table::open<shared_side>(handle, kind, what);
+        auto received = region_table<When>::template open<shared_side>(handle, kind, what);
         if (received->memory().header().type != type || received->memory().size() < least)
             throw Error(std::string("receiving ") + what +
                         ": the handle names another kind of object");
@@ -82,6 +84,7 @@ private:
 template <class Shared, region_kind Kind>
 class shared_object {
     static_assert(std::is_standard_layout_v<Shared> && alignof(Shared) <= 4096);
+    using side = shared_side<used_by<Shared>>;
 
 public:
     static constexpr std::size_t offset =
@@ -98,8 +101,7 @@ public:
     /// \throws OsError if the kernel refuses the memory (claimed at once: no SIGBUS later) or its
     ///     descriptor, or if there is not so much; it names the sizes
     static shared_object create(const char* name, std::uint64_t type, std::size_t behind = 0) {
-        return shared_object(
-            shared_side::create(name, Kind, type, offset + sizeof(Shared) + behind));
+        return shared_object(side::create(name, Kind, type, offset + sizeof(Shared) + behind));
     }
 
     Shared* operator->() const noexcept {
@@ -118,7 +120,7 @@ public:
     /// As bytes of a message.
     template <class Archive>
     void save(Archive& archive) const {
-        const region_handle handle = loans::lend(*side_);
+        const region_handle handle = loans<used_by<Shared>>::lend(*side_);
         archive(handle.id[0], handle.id[1], handle.size, handle.pid, handle.fd);
     }
     /// \param what  "a Lock"
@@ -128,7 +130,7 @@ public:
     void load(Archive& archive, const char* what, std::uint64_t type) {
         region_handle handle{};
         archive(handle.id[0], handle.id[1], handle.size, handle.pid, handle.fd);
-        *this = shared_object(shared_side::open(handle, Kind, what, type, offset + sizeof(Shared)));
+        *this = shared_object(side::open(handle, Kind, what, type, offset + sizeof(Shared)));
     }
 
     friend bool operator==(const shared_object& a, const shared_object& b) noexcept {
@@ -136,13 +138,13 @@ public:
     }
 
 private:
-    explicit shared_object(std::shared_ptr<shared_side> from) : side_(std::move(from)) {
+    explicit shared_object(std::shared_ptr<side> from) : side_(std::move(from)) {
         if constexpr (requires(Shared & object) { object.leave(); })
             side_->on_leave([](void* object) { return static_cast<Shared*>(object)->leave(); },
                             offset);
     }
 
-    std::shared_ptr<shared_side> side_;
+    std::shared_ptr<side> side_;
 };
 
 }  // namespace multiprocessing::detail

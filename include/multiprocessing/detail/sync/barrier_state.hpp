@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/sync/handle.hpp>
@@ -58,6 +59,7 @@ static_assert(std::is_standard_layout_v<barrier_party> &&
 /// K4  stopped under `lock`: a wait with a timeout ends without it, and leaves a place as if it had
 ///     died there: K1. If the stopped one was about to release the generation, it does so for the
 ///     others.
+template <compiled = compiled::when_used>
 class barrier_state {
 public:
     static constexpr const char* name = "mp:Barrier";
@@ -278,6 +280,6 @@ private:
     std::int64_t timeout_;
     robust_mutex lock_;
 };
-static_assert(std::is_standard_layout_v<barrier_state> && sizeof(barrier_state) % 8 == 0);
+static_assert(std::is_standard_layout_v<barrier_state<>> && sizeof(barrier_state<>) % 8 == 0);
 
 }  // namespace multiprocessing::detail

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/sync/handle.hpp>
@@ -56,6 +57,7 @@ namespace multiprocessing::detail {
 /// K5  killed anywhere else under `lock`: each store leaves the table whole.
 /// K6  stopped under `lock`: a wait with a timeout ends without it. Who has a place leaves it as it
 ///     is, as if he had died there: K1, K2.
+template <compiled = compiled::when_used>
 class condition_state {
 public:
     static constexpr const char* name = "mp:Condition";
@@ -285,6 +287,6 @@ private:
     std::atomic<std::uint32_t> top_;  // only grows, under the lock
     std::array<waiter, most_waiters> waiters_;
 };
-static_assert(std::is_standard_layout_v<condition_state>);
+static_assert(std::is_standard_layout_v<condition_state<>>);
 
 }  // namespace multiprocessing::detail

@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
@@ -71,11 +72,12 @@ static_assert(sizeof(unit_holder) == 16 && std::is_standard_layout_v<unit_holder
 /// K5  a process that had units of a robust one ended: whoever finds none free looks who is dead,
 ///     when it begins to wait and each `look_again`; their units are free then.
 /// K6  stopped with `books`: an acquire with a timeout ends without a unit.
+template <compiled When = compiled::when_used>
 class semaphore_state {
 public:
     static constexpr std::uint32_t most = 0x7fffffff;
     static constexpr std::size_t most_holders = 1024;
-    using ledger = std::span<unit_holder>;  // empty: not robust
+    using ledger = std::span<later<When, unit_holder>>;  // empty: not robust
 
     void init(std::size_t units, bool bounded) {
         if (units > most)
@@ -305,16 +307,18 @@ private:
     alignas(16) robust_mutex room_;
     robust_mutex books_;
 };
-static_assert(std::is_standard_layout_v<semaphore_state> &&
-              (sizeof(void*) != 8 || sizeof(semaphore_state) == 96));
+static_assert(std::is_standard_layout_v<semaphore_state<>> &&
+              (sizeof(void*) != 8 || sizeof(semaphore_state<>) == 96));
 
-struct open_semaphore : semaphore_state {
+template <compiled When = compiled::when_used>
+struct open_semaphore : semaphore_state<When> {
     static constexpr const char* name = "mp:Semaphore";
     static constexpr const char* what = "a Semaphore";
     static constexpr sync_type type = sync_type::semaphore;
     static constexpr bool bounded = false;
 };
-struct bounded_semaphore : semaphore_state {
+template <compiled When = compiled::when_used>
+struct bounded_semaphore : semaphore_state<When> {
     static constexpr const char* name = "mp:BoundedSemaphore";
     static constexpr const char* what = "a BoundedSemaphore";
     static constexpr sync_type type = sync_type::bounded_semaphore;

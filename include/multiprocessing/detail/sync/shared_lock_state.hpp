@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/sync/handle.hpp>
 #include <multiprocessing/detail/sync/lock_state.hpp>
 #include <multiprocessing/detail/sync/presence.hpp>
@@ -43,6 +44,7 @@ namespace multiprocessing::detail {
 /// K3  a writer killed as the owner: lock_state's K2. The gate stays closed, so readers come by the
 ///     mutex and are refused too, until recover().
 /// K4  killed in release, between giving up ownership and opening the gate: K2.
+template <compiled = compiled::when_used>
 class shared_lock_state {
 public:
     static constexpr const char* name = "mp:SharedLock";
@@ -202,6 +204,6 @@ private:
     std::atomic<std::uint32_t> top_;
     std::array<place, most_readers> places_;
 };
-static_assert(std::is_standard_layout_v<shared_lock_state>);
+static_assert(std::is_standard_layout_v<shared_lock_state<>>);
 
 }  // namespace multiprocessing::detail
