@@ -416,6 +416,25 @@ TEST_CASE("Connection: the end of a child is the end of the file, however it end
     CHECK_THROWS_AS(a.send(1), mp::EndOfFile);
 }
 
+TEST_CASE("Connection: a child that executes another program has closed its end",
+          "[connection][process]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<int>();
+    mp::Process child(
+        [](mp::Connection<int> c) {
+            c.send(1);
+            ::execl("/bin/sleep", "sleep", "1000", nullptr);
+        },
+        std::move(b));
+    child.start();
+    CHECK(a.recv() == 1);
+    CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    CHECK_THROWS_AS(a.send(1), mp::EndOfFile);  // and no SIGPIPE
+    CHECK(child.is_alive());
+    child.kill();
+    child.join();
+}
+
 TEST_CASE("Connection: the first send after the death of the other process says so",
           "[connection][process]") {
     auto [a, b] = mp::Pipe<int>();

@@ -724,6 +724,16 @@ TEST_CASE("Listener: many clients at once, and 1,000 one after the other", "[lis
     }
 }
 
+TEST_CASE("Listener: 1,000 made and closed leave nothing", "[listener]") {
+    directory place;
+    const test::no_leaks guard;
+    for (int i = 0; i < 1000; ++i) {
+        mp::Listener one(i % 2 == 0 ? mp::Address(place.path + "/s") : mp::Address());
+        auto waits = mp::Client(one.address());
+    }
+    CHECK_FALSE(exists(place.path + "/s"));
+}
+
 TEST_CASE("Listener: without descriptors left each failure is an OsError and leaks nothing",
           "[listener][process]") {
     if (test::address_sanitizer) return;  // UBSan reads memory through a pipe, and says it can't

@@ -60,9 +60,9 @@ constexpr mp::duration hour = std::chrono::hours(1), shortly = std::chrono::mill
 
 inline void fresh() { std::memset(static_cast<void*>(&sh), 0, sizeof sh); }
 
-/// Until somebody adds to `what`.
-inline bool comes(const std::atomic<int>& what, int value) {
-    return eventually([&] { return what >= value; }, soon);
+/// Until somebody adds to `what`. Helpers are patient: their trial may step for long.
+inline bool comes(const std::atomic<int>& what, int value, clock::duration limit = soon) {
+    return eventually([&] { return what >= value; }, limit);
 }
 
 /// Dies with what `f` took.

@@ -38,7 +38,7 @@ template <class L>
 int hold_until_go(const L& lock) {
     lock.lock();
     sh.pid = ::getpid();
-    if (!comes(sh.go, 1)) return helper_asleep;
+    if (!comes(sh.go, 1, patience)) return helper_asleep;
     if (sh.go == 1) lock.unlock();
     return 0;
 }
@@ -165,8 +165,9 @@ void add_lock(collector& sweep, const std::string& name, std::optional<L>& lock)
         "release, two wait",
         [&lock](bystanders& others) {
             for (int i = 0; i < 2; ++i)
-                others.spawn(
-                    [&lock] { return comes(sh.inside, 1) ? visitor(*lock) : helper_asleep; });
+                others.spawn([&lock] {
+                    return comes(sh.inside, 1, patience) ? visitor(*lock) : helper_asleep;
+                });
         },
         [acquire] {
             acquire();
@@ -243,7 +244,7 @@ inline void add_readers(collector& sweep, std::optional<mp::SharedLock>& lock) {
     const auto read_until_go = [&lock] {
         lock->lock_shared();
         sh.pid = ::getpid();
-        if (!comes(sh.go, 1)) return int{helper_asleep};
+        if (!comes(sh.go, 1, patience)) return int{helper_asleep};
         if (sh.go == 1) lock->unlock_shared();
         return 0;
     };
@@ -327,7 +328,8 @@ inline void add_readers(collector& sweep, std::optional<mp::SharedLock>& lock) {
     add(
         "release_shared, a writer waits",
         [&lock](bystanders& others) {
-            others.spawn([&lock] { return comes(sh.inside, 1) ? visitor(*lock) : helper_asleep; });
+            others.spawn(
+                [&lock] { return comes(sh.inside, 1, patience) ? visitor(*lock) : helper_asleep; });
         },
         [read] {
             read();
@@ -356,9 +358,10 @@ inline void add_readers(collector& sweep, std::optional<mp::SharedLock>& lock) {
     add(
         "release, a reader and a writer wait",
         [&lock](bystanders& others) {
-            others.spawn([&lock] { return comes(sh.inside, 1) ? visitor(*lock) : helper_asleep; });
+            others.spawn(
+                [&lock] { return comes(sh.inside, 1, patience) ? visitor(*lock) : helper_asleep; });
             others.spawn([&lock] {
-                if (!comes(sh.inside, 1)) return int{helper_asleep};
+                if (!comes(sh.inside, 1, patience)) return int{helper_asleep};
                 ++sh.began;
                 try {
                     lock->lock_shared();
@@ -412,7 +415,7 @@ public:
     int waiter() {
         acquire();
         ++sh.awake;
-        if (!comes(sh.go, 1)) return helper_asleep;
+        if (!comes(sh.go, 1, patience)) return helper_asleep;
         if (robust_) release();
         return 0;
     }
@@ -505,7 +508,7 @@ void add_semaphore(collector& sweep, semaphore_lab<State>& lab, const std::strin
         others.spawn([&lab] {
             while (lab.acquire(deadline::at_once())) ++sh.began;
             sh.pid = 1;
-            if (!comes(sh.inside, 1)) return int{helper_asleep};
+            if (!comes(sh.inside, 1, patience)) return int{helper_asleep};
             for (int n = sh.began; n > 0; --n) lab.release();
             sh.released = 1;
             return 0;
@@ -544,7 +547,8 @@ void add_semaphore(collector& sweep, semaphore_lab<State>& lab, const std::strin
                                lab.victim_takes = units;
                                for (int i = 0; i < waiting; ++i)
                                    others.spawn([&lab] {
-                                       if (!comes(sh.inside, 1)) return int{helper_asleep};
+                                       if (!comes(sh.inside, 1, patience))
+                                           return int{helper_asleep};
                                        ++sh.began;
                                        return lab.waiter();
                                    });

@@ -2,8 +2,8 @@
 #pragma once
 
 /// \file
-/// A guard: at its end the process has the descriptors and children that it had at its start, and
-/// no new name of ours is in /dev/shm.
+/// A guard: at its end the process has the descriptors, children and mappings of ours that it had
+/// at its start, and no new name of ours is in /dev/shm.
 
 #include <algorithm>
 #include <cstdlib>
@@ -42,6 +42,14 @@ inline std::map<int, std::string> open_descriptors() {
     // The one of the iteration itself.
     std::erase_if(found, [](const auto& fd) { return ::fcntl(fd.first, F_GETFD) == -1; });
     return found;
+}
+
+/// Files of shared memory of ours that this process has mapped.
+inline long our_mappings() {
+    long n = 0;
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) n += line.find("/memfd:mp:") != line.npos;
+    return n;
 }
 
 /// Children of this process, zombies too.
@@ -90,6 +98,7 @@ public:
         descriptors_ = open_descriptors();
         children_ = children();
         names_ = shared_names();
+        mappings_ = our_mappings();
     }
     no_leaks(const no_leaks&) = delete;
     no_leaks& operator=(const no_leaks&) = delete;
@@ -104,12 +113,15 @@ public:
             if (!children_.contains(pid)) FAIL_CHECK("child left: " << pid);
         for (const std::string& name : shared_names())
             if (!names_.contains(name)) FAIL_CHECK("left in /dev/shm: " << name);
+        if (our_mappings() != mappings_)
+            FAIL_CHECK("mappings: " << our_mappings() << " instead of " << mappings_);
     }
 
 private:
     std::map<int, std::string> descriptors_;
     std::set<int> children_;
     std::set<std::string> names_;
+    long mappings_;
 };
 
 }  // namespace test

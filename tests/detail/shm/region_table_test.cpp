@@ -85,6 +85,29 @@ TEST_CASE("region_table: a region lent stays until its receiver has it", "[shm][
     CHECK(!is_here(handle));
 }
 
+TEST_CASE("region_table: among many that nobody receives one is found by and by", "[shm][table]") {
+    child apart([] {  // they stay for ever
+        const auto lend_and_drop = [] {
+            auto made = make();
+            const region_handle handle = region_table<>::lend(*made);
+            made.reset();
+            return handle;
+        };
+        for (int i = 0; i < 70; ++i) lend_and_drop();
+        const region_handle received = lend_and_drop(), back = lend_and_drop(),
+                            not_sent = lend_and_drop();
+        for (int i = 0; i < 30; ++i) lend_and_drop();
+        if (child([&] { return open(received) ? 0 : 1; }).exit_status() != 0) return 1;
+        for (int i = 0; i < 10 && is_here(received); ++i) make();
+        if (is_here(received)) return 2;
+        if (!open(back)) return 3;
+        if (is_here(back)) return 4;  // its last handle went
+        region_table<>::take_back(not_sent.id);
+        return is_here(not_sent) ? 5 : 0;
+    });
+    CHECK(apart.exit_status() == 0);
+}
+
 TEST_CASE("region_table: a region lent comes back to its lender", "[shm][table]") {
     auto made = make();
     const region_handle handle = region_table<>::lend(*made);

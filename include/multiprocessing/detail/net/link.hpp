@@ -144,6 +144,8 @@ class link {
 public:
     /// What may lie unread before send() waits: more than 10,000 small messages.
     static constexpr std::uint64_t window = std::uint64_t{2} << 20;
+    /// Bytes of its region at most: thousands of connections must fit into the address space.
+    static constexpr std::uint64_t longest = 4096 + (std::uint64_t{32} << 30);
 
     /// \param type  fingerprint of what it carries; 0: anything
     static std::shared_ptr<link> create(std::uint64_t type, bool duplex) {
@@ -179,10 +181,9 @@ public:
 private:
     static constexpr std::uint64_t head = 4096;
 
-    /// For each ring: half of this process's memory, but not so much address space that thousands
-    /// of connections would not fit.
+    /// For each ring: half of this process's memory, within `longest`.
     static std::uint64_t most_segments() {
-        static constexpr std::uint64_t most = std::uint64_t{16} << 30;
+        static constexpr std::uint64_t most = (longest - head) / 2;
         rlimit files{};
         ::getrlimit(RLIMIT_FSIZE, &files);
         const std::uint64_t largest =

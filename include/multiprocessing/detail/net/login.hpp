@@ -95,6 +95,19 @@ struct any_end {
     std::unique_ptr<remote_end<When>> remote;
 };
 
+/// \return when the process that listens there started; 0: not known
+/// \throws OsError if it has ended
+inline std::uint64_t require_listening(pid_t pid, const std::string& what) {
+    const unique_fd listens = open_pidfd(pid);
+    // Opened first: what starts later under that pid is not what listened.
+    const std::uint64_t started = start_time(pid);
+    if (!listens || wait_readable(listens.get(), deadline::at_once()))
+        throw_os_error(ECONNREFUSED, what + ": process " + std::to_string(pid) +
+                                         ", which listened there, has ended, and none of its "
+                                         "children that have the socket accepts");
+    return started;
+}
+
 /// \throws OsError as connect() does; TimeoutError; AuthenticationError if another user listens
 template <compiled = compiled::when_used>
 unique_fd connect_unix(const Address& address, deadline until, const std::string& what) {
@@ -121,23 +134,17 @@ unique_fd connect_unix(const Address& address, deadline until, const std::string
         throw Error(what +
                     ": the listener is in another PID namespace, where locks can't be "
                     "shared; run both in one");
+    require_listening(peer.pid, what);
     return socket;
 }
 
 /// Makes a link, and gives one end of it to the server.
 template <compiled When = compiled::when_used>
 std::unique_ptr<end<When>> give_end(int socket, const std::string& what) {
-    const peer_process peer = peer_of(socket);
-    const unique_fd listens = open_pidfd(peer.pid);
-    // Opened first: what starts later under that pid is not what listened.
-    const std::uint64_t started = start_time(peer.pid);
-    if (!listens || wait_readable(listens.get(), deadline::at_once()))
-        throw_os_error(ECONNREFUSED, what + ": process " + std::to_string(peer.pid) +
-                                         ", which listened there, has ended, and none of its "
-                                         "children that have the socket accepts");
-
+    const pid_t listens = peer_of(socket).pid;
+    const std::uint64_t started = require_listening(listens, what);
     auto [mine, theirs] = end<When>::make_pair(0, true);
-    typename end<When>::departure leaves(std::move(theirs), peer.pid, started);
+    typename end<When>::departure leaves(std::move(theirs), listens, started);
     greeting hello{greeting::right_magic, greeting::right_version, sizeof(void*),
                    leaves.id(),           leaves.size(),           leaves.owner()};
     iovec bytes{&hello, sizeof hello};
@@ -305,7 +312,7 @@ private:
         const bool right = size == sizeof hello_ && count == files_.size() &&
                            hello_.magic == greeting::right_magic &&
                            hello_.version == greeting::right_version &&
-                           hello_.word_size == sizeof(void*) && hello_.size <= longest_link;
+                           hello_.word_size == sizeof(void*) && hello_.size <= link<When>::longest;
         return right ? progress::complete : progress::refused;
     }
 
@@ -323,9 +330,6 @@ private:
             return nullptr;
         }
     }
-
-    /// Of the region, in bytes: no link has more than 16 GiB for each of its rings.
-    static constexpr std::uint64_t longest_link = (std::uint64_t{32} << 30) + 4096;
 
     static bool is_out_of_descriptors(int error) noexcept {
         return error == EMFILE || error == ENFILE;

@@ -33,18 +33,24 @@ inline namespace abi_1 {
 /// with a `must_stay()` that says so is never unmapped: a thread of this process holds a lock in
 /// it, and the kernel and libc follow the addresses of held robust locks. Loan: a region that this
 /// process lent, with `lent > opened`, when its last object here goes, is kept in `lent_`, since a
-/// message may name this process's descriptor; swept at each further use. At most 1,024 are kept,
-/// and at most a quarter of the descriptors that this process may have: then the oldest goes. A
-/// forked child keeps none: they name its parent's descriptors.
+/// message may name this process's descriptor; swept at each further use, where those whose
+/// receiver was killed cost no more than a few looks. At most 1,024 are kept, and at most a quarter
+/// of the descriptors that this process may have: then the oldest goes. A forked child keeps none:
+/// they name its parent's descriptors.
 template <compiled When = compiled::when_used>
 class MP_EXPORT region_table {
     using region = later<When, detail::region>;
+    struct loan {
+        region_id id;  // of the memory, whose page need not be looked at
+        region memory;
+    };
+    using loans_list = std::list<loan>;
 
 public:
     /// Makes a newly created region known.
     template <class Object>
     static std::shared_ptr<Object> add(region made) {
-        std::list<region> dropped;  // unmapped after the lock is released
+        loans_list dropped;  // unmapped after the lock is released
         const std::lock_guard lock(process_identity::get().tables);
         dropped = get().sweep();
         return get().template insert<Object>(std::move(made));
@@ -61,7 +67,7 @@ public:
     static std::shared_ptr<Object> open(const region_handle& handle, region_kind kind,
                                         const char* what, Opened opened) {
         for (int round = 0;; ++round) {
-            std::list<region> dropped;
+            loans_list dropped;
             std::unique_lock lock(process_identity::get().tables);
             region_table& table = get();
             dropped = table.sweep();
@@ -81,10 +87,10 @@ public:
                 }
             }
             for (auto it = table.lent_.begin(); it != table.lent_.end(); ++it)
-                if (it->header().id == handle.id) {
-                    check(it->header().kind, kind, what);
-                    region back = std::move(*it);
-                    table.lent_.erase(it);
+                if (it->id == handle.id) {
+                    check(it->memory.header().kind, kind, what);
+                    region back = std::move(it->memory);
+                    table.forget(it);
                     auto object = table.template insert<Object>(std::move(back));
                     object->memory().note_opened();
                     return object;
@@ -108,15 +114,19 @@ public:
 
     /// That message was not sent.
     static void take_back(const region_id& id) {
-        std::list<region> dropped;
+        loans_list dropped, swept;
         const std::lock_guard lock(process_identity::get().tables);
         region_table& table = get();
         if (const auto found = table.known_.find(id); found != table.known_.end())
             if (const auto object = found->second.object.lock())
                 found->second.memory->note_not_lent();
-        for (region& memory : table.lent_)
-            if (memory.header().id == id) memory.note_not_lent();
-        dropped = table.sweep();
+        for (auto it = table.lent_.begin(); it != table.lent_.end(); ++it)
+            if (it->id == id) {
+                it->memory.note_not_lent();
+                if (!it->memory.awaited()) table.give_up(it, dropped);
+                break;
+            }
+        swept = table.sweep();
     }
 
 private:
@@ -175,7 +185,7 @@ private:
         given->detach();
         bool stays = false;
         if constexpr (requires { given->must_stay(); }) stays = given->must_stay();
-        std::list<region> dropped;  // both go after the lock
+        loans_list dropped;  // both go after the lock
         std::unique_ptr<Object> last = std::move(given);
         const std::lock_guard lock(process_identity::get().tables);
         region_table& table = get();
@@ -194,29 +204,47 @@ private:
             }
         } else if (lent_here && last->memory().awaited()) {
             try {
-                table.lent_.push_back(std::move(last->memory()));
+                const region_id id = last->memory().header().id;
+                table.lent_.push_back({id, std::move(last->memory())});
             } catch (...) {  // no memory for the entry: the receiver gets an Error
             }
-            if (table.lent_.size() > most_lent())
-                dropped.splice(dropped.end(), table.lent_, table.lent_.begin());
+            if (table.lent_.size() > most_lent()) table.give_up(table.lent_.begin(), dropped);
         }
     }
 
-    std::list<region> sweep() noexcept {
-        std::list<region> arrived;
+    /// Each call goes on where the last one stopped: after a few that did not arrive, some of which
+    /// never will.
+    loans_list sweep() noexcept {
+        static constexpr int few = 16;
+        loans_list arrived;
         if (generation_ != this_generation()) {
             generation_ = this_generation();
             arrived.swap(lent_);
+            next_ = lent_.end();
         }
-        for (auto it = lent_.begin(); it != lent_.end();) {
-            const auto here = it++;
-            if (!here->awaited()) arrived.splice(arrived.end(), lent_, here);
+        std::size_t left = lent_.size();
+        for (int waiting = 0; left != 0 && waiting != few; --left) {
+            if (next_ == lent_.end()) next_ = lent_.begin();
+            if (next_->memory.awaited())
+                ++next_, ++waiting;
+            else
+                give_up(next_, arrived);
         }
         return arrived;
     }
+    void give_up(typename loans_list::iterator one, loans_list& to) noexcept {
+        if (one == next_) ++next_;
+        to.splice(to.end(), lent_, one);
+    }
+    void forget(typename loans_list::iterator one) noexcept {
+        if (one == next_) ++next_;
+        lent_.erase(one);
+    }
 
     std::map<region_id, entry> known_;
-    std::list<region> lent_, staying_;
+    loans_list lent_;
+    typename loans_list::iterator next_ = lent_.end();  // of sweep()
+    std::list<region> staying_;
     std::uint64_t generation_ = this_generation();
 };
 
