@@ -54,7 +54,7 @@ struct manager_contact {
 template <compiled When = compiled::when_used>
 class client_session : public std::enable_shared_from_this<client_session<When>> {
     struct channel {
-        explicit channel(Connection<> of) : wire(std::move(of)) {}
+        explicit channel(later<When, Connection<>> of) : wire(std::move(of)) {}
         manager_wire<When> wire;
         std::uint32_t number = 0;  // of the last request
     };
@@ -158,7 +158,7 @@ private:
         }
     };
 
-    static Connection<> connect(const manager_contact& contact) {
+    static later<When, Connection<>> connect(const manager_contact& contact) {
         try {
             return Client(contact.address);
         } catch (const OsError& e) {
@@ -227,7 +227,7 @@ private:
         {
             const std::lock_guard lock(control_mutex_);
             const auto ready = wait({static_cast<later<When, Connection<>>&>(made->wire),
-                                     static_cast<Connection<>&>(*control_)});
+                                     static_cast<later<When, Connection<>>&>(*control_)});
             if (ready.front() != 0) throw peer_gone();
         }
         answer<void>(made->wire, 0);

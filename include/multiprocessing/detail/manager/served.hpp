@@ -256,7 +256,7 @@ public:
     }
 
     /// Serves until the other end of `control` is closed.
-    void run(Listener listener, Connection<> control) {
+    void run(later<When, Listener> listener, later<When, Connection<>> control) {
         reset_signals();
         for (;;) {
             const auto ready = wait({listener, control});
@@ -283,7 +283,7 @@ private:
         }
     };
 
-    void accept(Listener& listener) {
+    void accept(later<When, Listener>& listener) {
         try {
             auto wire = std::make_shared<wire_type>(listener.accept(duration::zero()));
             {

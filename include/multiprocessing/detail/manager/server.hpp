@@ -218,7 +218,7 @@ public:
     const Address& address() const noexcept { return address_; }
 
     /// Serves until it is told to shut down.
-    void run(Listener listener) {
+    void run(later<When, Listener> listener) {
         reset_signals();
         rlimit files{};
         if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {  // it has three for each connection
@@ -414,7 +414,7 @@ private:
         retry([&] { return ::eventfd_write(bell_.get(), 1); });
     }
 
-    void look(Listener& listener) {
+    void look(later<When, Listener>& listener) {
         std::vector<later<When, Waitable>> things{listener, bell_.get()};
         std::vector<pid_t> heirs;
         {
@@ -452,7 +452,7 @@ private:
         for (const auto& [object, key] : found->second.references) drop(object, dropped);
         bequests_.erase(found);
     }
-    void accept(Listener& listener) {
+    void accept(later<When, Listener>& listener) {
         try {
             auto wire = std::make_shared<manager_wire<When>>(listener.accept(duration::zero()));
             thread([this, wire] { serve(*wire); }).detach();
