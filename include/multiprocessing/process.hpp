@@ -316,7 +316,8 @@ inline unsigned cpu_count() { return detail::usable_cpus(); }
 
 /// From now on this process and its later children report on stderr what they do, in Python's
 /// format: "[INFO/Process-1] child process calling run()". Silent without it.
-inline void log_to_stderr(LogLevel level = LogLevel::info) {
+template <detail::compiled = detail::compiled::when_used>
+void log_to_stderr(LogLevel level = LogLevel::info) {
     detail::process_state::get().log_level.store(static_cast<int>(level),
                                                  std::memory_order_relaxed);  // a switch
 }

@@ -160,7 +160,7 @@ private:
 
     static later<When, Connection<>> connect(const manager_contact& contact) {
         try {
-            return Client(contact.address);
+            return Client<When>(contact.address);
         } catch (const OsError& e) {
             const int code = e.code().value();
             if (code == ECONNREFUSED || code == ECONNRESET || code == EPIPE || code == ENOENT)

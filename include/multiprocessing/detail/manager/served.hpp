@@ -388,7 +388,7 @@ class served_client {
 public:
     served_client(Address address, ClientOptions options)
         : address_(std::move(address)), options_(std::move(options)) {
-        give_back(std::make_unique<manager_wire<When>>(Client(address_, options_)));
+        give_back(std::make_unique<manager_wire<When>>(Client<When>(address_, options_)));
     }
 
     /// \throws EndOfFile if the server has ended, or does meanwhile; TimeoutError if its host can't
@@ -440,7 +440,7 @@ private:
             }
         }
         try {
-            return std::make_unique<manager_wire<When>>(Client(address_, options_));
+            return std::make_unique<manager_wire<When>>(Client<When>(address_, options_));
         } catch (const OsError& e) {
             const int code = e.code().value();
             if (code == ECONNREFUSED || code == ENOENT || code == ECONNRESET)

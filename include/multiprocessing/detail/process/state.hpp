@@ -16,6 +16,7 @@
 
 #include <sys/types.h>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/process/auth_key.hpp>
 #include <multiprocessing/detail/process/lifeline.hpp>
@@ -63,6 +64,7 @@ struct MP_EXPORT process_state_1 {
     status_table<> statuses;                // tables
     lifeline line;                          // tables
 
+    template <compiled = compiled::when_used>
     static process_state_1& get() { return only_one<process_state_1>::get(); }
 
     bool logs(LogLevel level) const noexcept {
@@ -94,13 +96,15 @@ private:
 };
 using process_state = process_state_1;
 
-inline void log_line(LogLevel level, std::string_view text) {
+template <compiled = compiled::when_used>
+void log_line(LogLevel level, std::string_view text) {
     process_state& state = process_state::get();
     if (state.logs(level)) write_log_line(level, state.self->name, text);
 }
 
 /// Made at first use, then the same in every process below.
-inline AuthKey current_authkey() {
+template <compiled = compiled::when_used>
+AuthKey current_authkey() {
     process_state& state = process_state::get();
     const std::lock_guard lock(process_identity::get().tables);
     if (!state.self->authkey) state.self->authkey = AuthKey::generate();
