@@ -143,8 +143,8 @@ TEST_CASE("Pool: of a chunk with a crash each item runs once; the error says whe
         } catch (const mp::WorkerCrashed& e) {
             const std::string what = e.what();
             for (const std::string& part : {std::string("number 37 of "), std::string("lambda"),
-                                           std::string("signal 11 (Segmentation fault)"),
-                                           "pid " + std::to_string(e.worker_pid())})
+                                            std::string("signal 11 (Segmentation fault)"),
+                                            "pid " + std::to_string(e.worker_pid())})
                 CHECK(what.find(part) != std::string::npos);
         }
     CHECK(right == 99);

@@ -329,7 +329,8 @@ TEST_CASE("served: a cut line ends calls, and what is whole again works", "[serv
             if (::unshare(CLONE_NEWNET) != 0) return 77;
             stage = 1;
             if (!test::eventually([&] { return stage == 2; })) return 2;
-            if (std::system("ip addr add 10.77.0.2/30 dev mp1 && ip link set mp1 up") != 0) return 3;
+            if (std::system("ip addr add 10.77.0.2/30 dev mp1 && ip link set mp1 up") != 0)
+                return 3;
             stage = 3;
             if (!test::eventually([&] { return stage == 4; })) return 4;
             auto options = connects();
@@ -358,9 +359,10 @@ TEST_CASE("served: a cut line ends calls, and what is whole again works", "[serv
             return 9;
         });
         if (!test::eventually([&] { return stage == 1 || other.ended(); })) return 10;
-        const std::string up = "ip link set lo up && ip link add mp0 type veth peer name mp1 netns " +
-                               std::to_string(other.pid()) +
-                               " && ip addr add 10.77.0.1/30 dev mp0 && ip link set mp0 up";
+        const std::string up =
+            "ip link set lo up && ip link add mp0 type veth peer name mp1 netns " +
+            std::to_string(other.pid()) +
+            " && ip addr add 10.77.0.1/30 dev mp0 && ip link set mp0 up";
         if (other.ended() || std::system((up + " 2>/dev/null").c_str()) != 0) return 77;
         stage = 2;
         if (!test::eventually([&] { return stage == 3; })) return 12;

@@ -199,7 +199,8 @@ public:
             item != static_cast<std::uint64_t>(t->answered - t->base))
             how = mpd::task_end::retired;
         if (how == mpd::task_end::timed_out) put(*t, answer::timeout);
-        if (how == mpd::task_end::crashed || how == mpd::task_end::no_memory) put(*t, answer::crash);
+        if (how == mpd::task_end::crashed || how == mpd::task_end::no_memory)
+            put(*t, answer::crash);
         back_.forget({t->header.index, t->header.generation});
         if (t->answered < t->count) submit(*t);
     }

@@ -13,8 +13,8 @@ namespace multiprocessing::detail {
 /// it. Its name is used with `<>` then. For what is large and not needed by everybody.
 enum class MP_EXPORT compiled { when_used };
 
-/// In a template of T, for what it is made of: when_used, which the compiler does not know before it
-/// has T.
+/// In a template of T, for what it is made of: when_used, which the compiler does not know before
+/// it has T.
 template <class>
 inline constexpr compiled used_by = compiled::when_used;
 

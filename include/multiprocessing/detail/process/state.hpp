@@ -65,7 +65,9 @@ struct MP_EXPORT process_state_1 {
     lifeline line;                          // tables
 
     template <compiled = compiled::when_used>
-    static process_state_1& get() { return only_one<process_state_1>::get(); }
+    static process_state_1& get() {
+        return only_one<process_state_1>::get();
+    }
 
     bool logs(LogLevel level) const noexcept {
         return static_cast<int>(level) >= log_level.load(std::memory_order_relaxed);  // a switch
