@@ -78,11 +78,11 @@ class manager_front {
 public:
     explicit manager_front(ManagerOptions options = {}) {
         module_table<>::get();  // the server inherits it
-        Listener listener;
+        later<When, Listener> listener;
         contact_.address = listener.address();
         process_ = std::make_unique<later<When, Process>>(
             ProcessOptions{name_or(std::move(options.name)), true, options.limits},
-            [initializer = std::move(options.initializer)](Listener serves) {
+            [initializer = std::move(options.initializer)](later<When, Listener> serves) {
                 if (initializer) initializer();
                 // Never destroyed: threads use it until the process has ended.
                 auto& server = *new manager_server<When>(serves.address());
@@ -91,7 +91,7 @@ public:
             std::move(listener));
         process_->start();
         contact_.server = *process_->pid();
-        session_ = client_session<>::of(contact_);
+        session_ = client_session<When>::of(contact_);
     }
     manager_front(manager_front&&) noexcept = default;
     manager_front& operator=(manager_front&& other) noexcept {
@@ -190,7 +190,7 @@ public:
     void shutdown() {
         if (!process_) return;
         if (process_->is_alive()) {
-            if (const auto mine = client_session<>::find(contact_)) {
+            if (const auto mine = client_session<When>::find(contact_)) {
                 mine->tell(manager_op::shut_down, 0);
                 process_->join(std::chrono::seconds(1));
             }
@@ -216,7 +216,7 @@ private:
     P made(callable_ref how, const Args&... args) {
         auto by = session();
         const auto object = by->template ask<std::uint64_t>(manager_op::create, 0, how, args...);
-        return P(std::make_shared<manager_reference<>>(contact_, object, std::move(by)));
+        return P(std::make_shared<manager_reference<When>>(contact_, object, std::move(by)));
     }
     ConditionProxy condition_with(const proxy_base<>& lock) {
         return made<ConditionProxy>(reference_to<condition_thunk<>>(), proxy_access::object(lock));
@@ -228,9 +228,9 @@ private:
         return "SyncManager-" + std::to_string(made.fetch_add(1, std::memory_order_relaxed) + 1);
     }
     /// Of this process: a forked child has its own.
-    std::shared_ptr<client_session<>> session() const {
-        if (!process_) client_session<>::throw_ended(contact_);
-        return session_->is_own() ? session_ : client_session<>::of(contact_);
+    std::shared_ptr<client_session<When>> session() const {
+        if (!process_) client_session<When>::throw_ended(contact_);
+        return session_->is_own() ? session_ : client_session<When>::of(contact_);
     }
     void end() noexcept {
         try {
@@ -241,7 +241,7 @@ private:
 
     manager_contact contact_;
     std::unique_ptr<later<When, Process>> process_;  // null: shut down
-    std::shared_ptr<client_session<>> session_;
+    std::shared_ptr<client_session<When>> session_;
 };
 
 }  // namespace detail

@@ -273,10 +273,12 @@ public:
     /// \param name  1 to 255 bytes without a slash, or with one in front
     /// \throws OsError if the name is taken (EEXIST), or if /dev/shm is too small (ENOSPC),
     ///     read-only or absent: it names both sizes. Error if the name or the size can't be
+    template <detail::compiled = detail::compiled::when_used>
     static SharedMemory create(std::string_view name, std::size_t bytes) {
         return SharedMemory(detail::named_memory::create(name, bytes));
     }
     /// The same under a name made up: name() tells it.
+    template <detail::compiled = detail::compiled::when_used>
     static SharedMemory create(std::size_t bytes) {
         return create(detail::named_memory::new_name(), bytes);
     }
@@ -284,6 +286,7 @@ public:
     /// The whole memory of this name.
     /// \param at_least  bytes that it must have
     /// \throws OsError (ENOENT) if there is none; Error if it is smaller, or another user's
+    template <detail::compiled = detail::compiled::when_used>
     static SharedMemory attach(std::string_view name, std::size_t at_least = 1) {
         return SharedMemory(detail::named_memory::attach(name, at_least));
     }
@@ -323,6 +326,7 @@ public:
     }
 
 private:
+    template <detail::compiled = detail::compiled::when_used>
     explicit SharedMemory(detail::named_memory memory)
         : memory_(std::make_shared<const detail::named_memory>(std::move(memory))),
           name_(memory_->name()),

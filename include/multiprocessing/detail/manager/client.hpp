@@ -363,8 +363,8 @@ private:
     static std::uint64_t now() noexcept {
         return process_identity::get().generation.load(std::memory_order_relaxed);
     }
-    manager_server<>* server_here() const noexcept {
-        auto* const server = manager_server<>::here();
+    manager_server<When>* server_here() const noexcept {
+        auto* const server = manager_server<When>::here();
         return server != nullptr && server->address() == contact_.address ? server : nullptr;
     }
     std::uint64_t key() const noexcept { return reinterpret_cast<std::uintptr_t>(this); }
@@ -400,7 +400,7 @@ private:
 };
 
 /// What proxies are made of: a value, whose copies share one reference.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class proxy_base {
 public:
     using mp_handle_tag = void;
@@ -438,10 +438,10 @@ public:
         std::string address;
         std::int32_t server = 0;
         archive(object);
-        std::shared_ptr<manager_reference<>> received;
+        std::shared_ptr<manager_reference<When>> received;
         if (object != 0) {
             archive(address, server, token);
-            received = std::make_shared<manager_reference<>>(
+            received = std::make_shared<manager_reference<When>>(
                 manager_contact{Address(std::move(address)), server}, object, token);
         }
         let_go();
@@ -450,13 +450,13 @@ public:
     }
 
 protected:
-    explicit proxy_base(std::shared_ptr<manager_reference<>> of) noexcept
+    explicit proxy_base(std::shared_ptr<manager_reference<When>> of) noexcept
         : reference_(std::move(of)) {}
-    explicit proxy_base(std::shared_ptr<const served_reference<>> of) noexcept
+    explicit proxy_base(std::shared_ptr<const served_reference<When>> of) noexcept
         : served_(std::move(of)) {}
     ~proxy_base() { let_go(); }
 
-    manager_reference<>& reference() const {
+    manager_reference<When>& reference() const {
         if (!reference_) throw Error("this proxy refers to no object: it was made by default");
         return *reference_;
     }
@@ -464,18 +464,18 @@ protected:
     template <class Thunk, class R, class... Args>
     R ask(const Args&... args) const {
         if (served_) return served_->template call<R>(&thunk_key<Thunk>, args...);
-        manager_reference<>& to = reference();
+        manager_reference<When>& to = reference();
         return to.use().template ask<R>(manager_op::call, to.object(), reference_to<Thunk>(),
                                         args...);
     }
 
     /// Runs a thunk that makes an object. \return a reference to that
     template <class Thunk, class... Args>
-    std::shared_ptr<manager_reference<>> ask_for(const Args&... args) const {
+    std::shared_ptr<manager_reference<When>> ask_for(const Args&... args) const {
         return make<Thunk>(manager_op::call, reference().object(), args...);
     }
     template <class Thunk, class... Args>
-    std::shared_ptr<manager_reference<>> ask_to_create(const Args&... args) const {
+    std::shared_ptr<manager_reference<When>> ask_to_create(const Args&... args) const {
         return make<Thunk>(manager_op::create, 0, args...);
     }
 
@@ -485,13 +485,13 @@ private:
     std::uint64_t object_number() const noexcept { return reference_ ? reference_->object() : 0; }
 
     template <class Thunk, class... Args>
-    std::shared_ptr<manager_reference<>> make(manager_op how, std::uint64_t object,
-                                              const Args&... args) const {
-        manager_reference<>& to = reference();
+    std::shared_ptr<manager_reference<When>> make(manager_op how, std::uint64_t object,
+                                                  const Args&... args) const {
+        manager_reference<When>& to = reference();
         auto by = to.use().shared_from_this();
         const auto made =
             by->template ask<std::uint64_t>(how, object, reference_to<Thunk>(), args...);
-        return std::make_shared<manager_reference<>>(to.contact(), made, std::move(by));
+        return std::make_shared<manager_reference<When>>(to.contact(), made, std::move(by));
     }
 
     void let_go() noexcept {
@@ -500,7 +500,7 @@ private:
 
     std::uint64_t lend() const {
         struct loan {
-            std::shared_ptr<manager_reference<>> of;
+            std::shared_ptr<manager_reference<When>> of;
             std::uint64_t token;
         };
         auto one = std::make_unique<loan>(loan{reference_, reference_->lend()});
@@ -515,8 +515,8 @@ private:
         return token;
     }
 
-    std::shared_ptr<manager_reference<>> reference_;
-    std::shared_ptr<const served_reference<>> served_;  // else: of another program's object
+    std::shared_ptr<manager_reference<When>> reference_;
+    std::shared_ptr<const served_reference<When>> served_;  // else: of another program's object
 };
 
 /// For the manager itself.

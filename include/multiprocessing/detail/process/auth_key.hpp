@@ -16,6 +16,7 @@
 #include <sys/random.h>
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing {
@@ -56,14 +57,16 @@ private:
 /// Each program makes one at random; children inherit it. Unlike Python's it is no `bytes`.
 class MP_EXPORT AuthKey {
 public:
-    explicit AuthKey(std::string_view key) : AuthKey(key.size()) {
+    template <detail::compiled = detail::compiled::when_used>
+    explicit AuthKey(std::string_view key) : AuthKey(make(key.size())) {
         key.copy(reinterpret_cast<char*>(key_->get().data()), key.size());
     }
 
     /// 32 bytes from the kernel's random number generator.
     /// \throws OsError
+    template <detail::compiled = detail::compiled::when_used>
     static AuthKey generate() {
-        AuthKey made(std::size_t{32});
+        AuthKey made(make(32));
         const auto bytes = made.key_->get();
         detail::call("getrandom", [&] { return ::getrandom(bytes.data(), bytes.size(), 0); });
         return made;
@@ -91,9 +94,14 @@ public:
     void serialize(Archive&) = delete;  // a secret
 
 private:
-    explicit AuthKey(std::size_t size) : key_(std::make_shared<detail::secret_bytes>(size)) {}
+    using shared_bytes = std::shared_ptr<const detail::secret_bytes>;
+    explicit AuthKey(shared_bytes key) noexcept : key_(std::move(key)) {}
+    template <detail::compiled = detail::compiled::when_used>
+    static shared_bytes make(std::size_t size) {
+        return std::make_shared<detail::secret_bytes>(size);
+    }
 
-    std::shared_ptr<const detail::secret_bytes> key_;  // copies share it; null: moved from
+    shared_bytes key_;  // copies share it; null: moved from
 };
 
 }  // namespace multiprocessing

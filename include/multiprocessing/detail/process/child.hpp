@@ -70,7 +70,8 @@ void leave(int status, void*) noexcept {
 }
 
 /// "Process Process-1 (pid 42): uncaught std::runtime_error: what". Called in a catch block.
-inline void report_uncaught(const char* what) noexcept {
+template <compiled = compiled::when_used>
+void report_uncaught(const char* what) noexcept {
     try {
         const process_facts& self = *process_state::get().self;
         const std::type_info* type = abi::__cxa_current_exception_type();
