@@ -240,6 +240,7 @@ TEST_CASE("Pool: Ctrl-C ends a program and its pool, and nobody prints", "[pool]
         forget_counts();
         int ends[2];
         REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+        std::fflush(stdout);  // of what the test runner said
         test::child program([&] {
             ::setpgid(0, 0);
             std::signal(SIGINT, SIG_DFL);
