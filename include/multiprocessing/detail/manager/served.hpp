@@ -117,11 +117,12 @@ struct served_call {
             f(value);
             if (turn) turn.unlock();
             wire.post(served_answer{0});
-        } else if constexpr (std::is_reference_v<R>) {
+        } else if constexpr (std::is_reference_v<R> &&
+                             !std::is_copy_constructible_v<std::decay_t<R>>) {
             R result = f(value);
             wire.post(served_answer{0}, std::as_const(result));  // within the object's turn
-        } else {
-            const R result = f(value);
+        } else {  // a copy: a client that does not read must not hold up the others
+            const std::decay_t<R> result = f(value);
             if (turn) turn.unlock();
             wire.post(served_answer{0}, result);
         }
@@ -258,14 +259,18 @@ public:
     /// Serves until the other end of `control` is closed.
     void run(later<When, Listener> listener, later<When, Connection<>> control) {
         reset_signals();
-        for (;;) {
-            const auto ready = wait({listener, control});
-            if (ready.back() == 1) break;
-            accept(listener);
-        }
+        for (;;) try {
+                // Not for ever: who does not log in is dropped by who looks.
+                const auto ready = wait({listener, control}, options_.login_timeout);
+                if (ready.empty()) continue;
+                if (ready.back() == 1) break;
+                accept(listener);
+            } catch (const std::exception& e) {  // no descriptors: wait for some to be free
+                log_line(LogLevel::error, std::string("waiting for clients: ") + e.what());
+                if (control.poll(std::chrono::milliseconds(10))) break;
+            }
         listener.close();
         const std::lock_guard lock(mutex_);
-        ends_ = true;
         for (wire_type* one : wires_) one->close();
     }
 
@@ -316,7 +321,15 @@ private:
         std::erase(wires_, &wire);
     }
 
-    void serve(wire_type& wire) noexcept {
+    void serve(wire_type& wire) {
+        struct at_return {
+            served_server& of;
+            wire_type& wire;
+            ~at_return() {
+                of.forget(wire);
+                wire.close();
+            }
+        } at_end{*this, wire};
         try {
             while (wire.poll(options_.idle_timeout)) {
                 receive_buffer<When> buffer;
@@ -328,8 +341,9 @@ private:
                 } catch (const peer_gone&) {
                     throw;
                 } catch (...) {
-                    if (is_forced_unwind()) throw;  // pthread_exit in a method
-                    wire.post(served_answer{1}, encode_exception(std::current_exception()));
+                    const std::exception_ptr error = std::current_exception();
+                    if (error == nullptr) throw;  // pthread_exit in a method
+                    wire.post(served_answer{1}, encode_exception(error));
                 }
             }
         } catch (const peer_gone&) {
@@ -339,8 +353,6 @@ private:
             } catch (...) {  // no memory
             }
         }
-        forget(wire);
-        wire.close();
     }
 
     void answer(wire_type& wire, const served_question& head, std::span<const std::byte> bytes) {
@@ -377,7 +389,6 @@ private:
     std::vector<std::unique_ptr<object>> objects_;
     std::mutex mutex_;  // guards the rest
     std::vector<wire_type*> wires_;
-    bool ends_ = false;
 };
 
 /// The connections of this process to a server of another program. Any thread may use it.
@@ -427,9 +438,10 @@ private:
     wire_ptr take() {
         for (;;) {
             wire_ptr one;
+            std::vector<wire_ptr> inherited;  // which go after the lock
             {
-                const std::lock_guard lock(mutex_);
-                require_own();
+                const std::lock_guard lock(process_identity::get().tables);
+                inherited = let_go_of_inherited();
                 if (idle_.empty()) break;
                 one = std::move(idle_.back());
                 idle_.pop_back();
@@ -450,20 +462,23 @@ private:
         }
     }
     void give_back(wire_ptr one) noexcept try {
-        const std::lock_guard lock(mutex_);
-        require_own();
+        std::vector<wire_ptr> inherited;
+        const std::lock_guard lock(process_identity::get().tables);
+        inherited = let_go_of_inherited();
         idle_.push_back(std::move(one));
     } catch (...) {  // no memory to keep it: it is closed
     }
-    /// In a forked child: they are its parent's.
-    void require_own() noexcept {
+    /// In a forked child they are its parent's.
+    std::vector<wire_ptr> let_go_of_inherited() noexcept {
         const auto now = process_identity::get().generation.load(std::memory_order_relaxed);
-        if (std::exchange(generation_, now) != now) idle_.clear();
+        std::vector<wire_ptr> inherited;
+        if (std::exchange(generation_, now) != now) inherited.swap(idle_);
+        return inherited;
     }
 
     const Address address_;
     const ClientOptions options_;
-    std::mutex mutex_;  // guards the rest
+    // Under process_identity::tables: whole over a fork.
     std::vector<wire_ptr> idle_;
     std::uint64_t generation_ = process_identity::get().generation.load(std::memory_order_relaxed);
 };

@@ -61,8 +61,8 @@ struct ListenerOptions {
     /// Bytes: a longer message is refused when it is sent, and dropped when it is received; from
     /// another host it ends the connection.
     std::size_t max_message = std::numeric_limits<std::size_t>::max();
-    /// TCP: after which a host that does not answer is given up, and one that stops in the middle
-    /// of a message.
+    /// TCP: after which a host that does not answer is given up, and so is a program that stops in
+    /// the middle of a message, or does not receive for so long while this one is in send().
     duration unreachable_timeout = std::chrono::seconds(20);
 };
 

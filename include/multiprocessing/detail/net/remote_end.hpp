@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -20,9 +21,11 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -109,8 +112,8 @@ public:
                duration silent)
         : stream_(std::move(of)),
           fd_(stream_->fd()),
-          most_(most),
-          theirs_(theirs),
+          most_(std::min(most, longest)),
+          theirs_(std::min(theirs, longest)),
           silent_(silent) {
         set_owner(::getpid());
         remote_table<When>::get().add(*this);
@@ -138,8 +141,10 @@ public:
             throw Error("send: a message of " + std::to_string(header.length) +
                         " bytes is longer than the other side's max_message, " +
                         std::to_string(theirs_));
+        require_own();  // before the lock, too: a thread of the parent may have it for ever
         const std::lock_guard lock(send_);
         require_own();
+        out_.reserve(record);  // what fails later would leave half a message
         // Small ones, and the beginning of large ones, go at once.
         out_.resize(sizeof header);
         std::memcpy(out_.data(), &header, sizeof header);
@@ -166,6 +171,7 @@ public:
     ///     announces a message that is longer than max_message: the connection is closed then
     template <class Visit>
     void recv(Visit visit) {
+        require_own();  // as in send()
         const std::lock_guard lock(receive_);
         require_own();
         if (!await_message(deadline::never())) throw_over();
@@ -183,6 +189,7 @@ public:
 
     /// \return whether recv() would not block: false if the deadline came
     bool poll(deadline until) {
+        require_own();  // as in send()
         const std::lock_guard lock(receive_);
         require_own();
         return await_message(until) || over_;
@@ -190,6 +197,7 @@ public:
 
     /// Readable when there is something to do: a part of a message, too.
     int fileno() {
+        require_own();  // as in send()
         const std::lock_guard lock(receive_);
         require_own();
         if (!set_) {
@@ -209,14 +217,21 @@ public:
         return set_.get();
     }
 
+    /// Waits until the other host has what was sent, a second at most: what it sends meanwhile, and
+    /// nobody receives, would make the kernel take that back.
     void close() noexcept {
         if (closed_.exchange(true, std::memory_order_acq_rel)) return;
         if (!stream_ || !is_own()) return;  // a forked process: it is another's business
-        ::shutdown(fd_, SHUT_RD);           // ends what other threads of this process wait for
+        if (waiting_.load(std::memory_order_seq_cst) != 0) ::shutdown(fd_, SHUT_RD);  // they end
         const std::lock_guard lock(io_);
         stream_->end();
-        // What nobody received must not make the kernel take back what was sent.
-        for (int i = 0; i < 64 && ::recv(fd_, nullptr, kept, MSG_TRUNC | MSG_DONTWAIT) > 0; ++i) {
+        ::shutdown(fd_, SHUT_WR);
+        int unsent = 0;
+        for (const deadline until = deadline::after(linger);
+             ::ioctl(fd_, SIOCOUTQ, &unsent) == 0 && unsent != 0 && !until.passed();) {
+            const ssize_t dropped = ::recv(fd_, nullptr, kept, MSG_TRUNC | MSG_DONTWAIT);
+            if (dropped <= 0 && (dropped == 0 || errno != EAGAIN)) break;
+            if (dropped < 0) ::poll(nullptr, 0, 1);
         }
         ::shutdown(fd_, SHUT_RDWR);
     }
@@ -224,6 +239,7 @@ public:
     // --- for wait()
 
     bool prepare(std::vector<later<When, pollfd>>& fds, deadline) {
+        require_own();  // as in send()
         const std::lock_guard lock(receive_);
         require_own();
         if (await_message(deadline::at_once()) || over_) return true;
@@ -235,6 +251,10 @@ public:
 private:
     friend class abi_1::remote_table<When>;
 
+    /// Bytes of a message: with its header it has a size that memory may have.
+    static constexpr std::uint64_t longest =
+        std::numeric_limits<std::ptrdiff_t>::max() - sizeof(remote_header);
+    static constexpr duration linger = std::chrono::seconds(1);
     static constexpr std::size_t record = 16384;               // bytes: the longest of TLS
     static constexpr std::size_t at_once = 4 * record;         // bytes to make room for, at least
     static constexpr std::size_t kept = std::size_t{1} << 20;  // bytes of room after a message
@@ -294,8 +314,16 @@ private:
         return f();
     }
     bool await(int event, deadline until) {
+        waiting_.fetch_add(1, std::memory_order_seq_cst);  // before closed() is looked at
         pollfd one{fd_, static_cast<short>(event), 0};
-        return poll_until(&one, 1, until) > 0;
+        const bool ready = closed() || poll_until(&one, 1, until) > 0;
+        waiting_.fetch_sub(1, std::memory_order_relaxed);  // a count
+        return ready;
+    }
+    /// The other side is not to be trusted any more.
+    void cut() noexcept {
+        closed_.store(true, std::memory_order_release);
+        ::shutdown(fd_, SHUT_RDWR);
     }
 
     std::size_t buffered() const noexcept { return end_ - begin_; }
@@ -309,7 +337,7 @@ private:
         if (buffered() < sizeof(remote_header)) return sizeof(remote_header);
         const remote_header header = first_header();
         if (header.length > most_) {
-            close();
+            cut();
             throw Error("recv: the other side announced a message of " +
                         std::to_string(header.length) + " bytes, and max_message is " +
                         std::to_string(most_) + "; the connection was closed");
@@ -367,7 +395,7 @@ private:
             const deadline stalled = buffered() != 0 ? deadline::after(silent_) : deadline::never();
             if (!await(awaits_write_ ? POLLOUT : POLLIN, deadline::earlier(until, stalled)) &&
                 stalled.passed()) {
-                close();
+                cut();
                 throw EndOfFile(
                     "recv: the other side stopped in the middle of a message; the "
                     "connection was closed");
@@ -404,6 +432,7 @@ private:
     const std::uint64_t most_, theirs_;
     const duration silent_;
     std::atomic<bool> closed_{false};
+    std::atomic<int> waiting_{0};  // calls that wait for the socket
 
     std::mutex send_;                          // held by who sends
     std::vector<later<When, std::byte>> out_;  // under send_

@@ -27,6 +27,7 @@ inline namespace abi_1 {  // what modules of a program share must be of one layo
 struct fork_hooks {
     enum part : std::size_t {
         modules,
+        tls,  // before those that have sessions
         processes,
         connections,
         remote_connections,
