@@ -209,14 +209,45 @@ TEST_CASE("remote: what was sent arrives, and then the end of the file", "[remot
     }
 }
 
+TEST_CASE("remote: what was sent arrives, though the receiver sends while the sender closes",
+          "[remote]") {
+    for (int round = 0; round < 20; ++round) {
+        auto [a, b] = connect();
+        std::thread sends([&, &to = b] {
+            refused([&] {
+                for (;;) to.send(1);
+            });
+        });
+        int got = 0;
+        std::thread receives([&, &from = b] {
+            refused([&] {
+                for (;;) got += from.recv<std::string>().size() == 100'000;
+            });
+        });
+        for (int i = 0; i < 20; ++i) a.send(std::string(100'000, 'x'));
+        a.close();
+        receives.join();
+        sends.join();
+        CHECK(got == 20);
+    }
+}
+
 TEST_CASE("remote: close() in another thread ends what waits", "[remote][threads]") {
     auto [a, b] = connect();
-    std::string what;
-    std::thread waits([&, &from = a] { what = refused([&] { from.recv<int>(); }); });
+    bool closed = false;
+    std::thread waits([&, &from = a] {
+        try {
+            from.recv<int>();
+        } catch (const mp::ClosedError&) {
+            closed = true;
+        } catch (const mp::EndOfFile&) {  // its own end: it was just looking there
+            closed = true;
+        }
+    });
     test::pause_briefly(1ms);  // it may come before or after: both end
     a.close();
     waits.join();
-    CHECK(!what.empty());
+    CHECK(closed);
     CHECK_THROWS_AS(b.recv<int>(), mp::EndOfFile);
 }
 
@@ -231,15 +262,23 @@ TEST_CASE("remote: one that stops in the middle of a message is given up", "[rem
 }
 
 TEST_CASE("remote: what is announced is not believed", "[remote]") {
-    mp::Listener listener("127.0.0.1:0", {.transport = mp::insecure, .max_message = 1000});
-    const auto length = GENERATE(std::uint64_t{1001}, std::uint64_t{1} << 63, ~std::uint64_t{0});
-    const auto stranger = test::tcp_connect(listener.address());
-    REQUIRE(stranger.send(hello()));
-    auto c = listener.accept(test::patience);
-    REQUIRE(stranger.send(header(length) + std::string(5000, 'x')));
-    CHECK_THAT(refused([&] { c.recv_bytes(); }), Catch::Contains(std::to_string(length)));
-    CHECK(c.closed());
-    CHECK(stranger.ended());
+    const bool limited = GENERATE(true, false);  // by default there is hardly a limit
+    mp::ListenerOptions options = listens;
+    if (limited) options.max_message = 1000;
+    mp::Listener listener("127.0.0.1:0", options);
+    std::vector<std::uint64_t> lengths{std::uint64_t{1} << 63, ~std::uint64_t{0},
+                                       ~std::uint64_t{0} - 1, ~std::uint64_t{0} - 15};
+    if (limited) lengths.push_back(1001);
+    for (const std::uint64_t length : lengths) {
+        CAPTURE(limited, length);
+        const auto stranger = test::tcp_connect(listener.address());
+        REQUIRE(stranger.send(hello()));
+        auto c = listener.accept(test::patience);
+        REQUIRE(stranger.send(header(length) + std::string(5000, 'x')));
+        CHECK_THAT(refused([&] { c.recv_bytes(); }), Catch::Contains(std::to_string(length)));
+        CHECK(c.closed());
+        CHECK(stranger.ended());
+    }
 }
 
 TEST_CASE("remote: memory grows with what came, not with what was announced", "[remote]") {
@@ -363,6 +402,28 @@ TEST_CASE("remote: an end goes to the child of a Process, and to no other", "[re
         a.close();
         CHECK_THROWS_AS(b.recv<int>(), mp::EndOfFile);
         sleeps.kill();
+    }
+    SECTION("nor while another thread of its parent receives") {
+        std::atomic<pid_t> receives{0};
+        int got = 0;
+        std::thread receiver([&, &e = a] {
+            receives = ::gettid();
+            got = e.recv<int>();
+        });
+        REQUIRE(test::eventually([&] { return receives != 0; }));
+        REQUIRE(test::wait_asleep(receives));
+        test::child forked([&, &e = a] {
+            try {
+                e.poll();
+            } catch (const mp::ClosedError&) {
+                return 0;
+            }
+            return 1;
+        });
+        CHECK(forked.exit_status() == std::optional<int>(0));
+        b.send(3);
+        receiver.join();
+        CHECK(got == 3);
     }
     SECTION("a forked process has none of it") {
         test::child forked([&, &e = a] {

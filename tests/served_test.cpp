@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <multiprocessing/managers.hpp>
@@ -265,15 +266,38 @@ TEST_CASE("served: limits of connections and of silence", "[served]") {
         options.idle_timeout = 20ms;
         auto server = Jobs::serve("127.0.0.1:0", options);
         auto silent = mp::Client(server.address(), connects());
-        auto jobs = Jobs::connect(server.address(), connects()).get("jobs");
+        std::optional<mp::AnyProxy> jobs;
         CHECK_THROWS_AS(silent.recv<int>(), mp::EndOfFile);  // so the others are, too, by and by
         CHECK(test::eventually([&] {
             try {
-                return jobs.call<std::size_t>("size") == 0;
+                if (!jobs) jobs = Jobs::connect(server.address(), connects()).get("jobs");
+                return jobs->call<std::size_t>("size") == 0;
             } catch (const mp::EndOfFile&) {  // it was closed just while it was asked
                 return false;
             }
         }));
+    }
+    SECTION("who does not log in is dropped, though nobody else comes") {
+        auto options = serves();
+        options.login_timeout = 20ms;
+        auto server = Jobs::serve("127.0.0.1:0", options);
+        CHECK(test::tcp_connect(server.address()).ended());
+    }
+    SECTION("without descriptors it waits until there are some") {
+        auto server = Jobs::serve("127.0.0.1:0", serves());
+        auto jobs = Jobs::connect(server.address(), connects()).get("jobs");
+        CHECK(jobs.call<std::size_t>("size") == 0);
+        rlimit before{};
+        REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, nullptr, &before) == 0);
+        const rlimit none{4, before.rlim_max};
+        REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, &none, nullptr) == 0);
+        auto short_time = connects();
+        short_time.timeout = 200ms;
+        CHECK(!refused([&] { Jobs::connect(server.address(), short_time); }).empty());
+        CHECK(jobs.call<std::size_t>("size") == 0);
+        REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, &before, nullptr) == 0);
+        CHECK(Jobs::connect(server.address(), connects()).get("jobs").call<std::size_t>("size") ==
+              0);
     }
     SECTION("a message that is longer than the server takes is not sent") {
         auto options = serves();

@@ -244,6 +244,43 @@ TEST_CASE("tls: who sits in between reads nothing, and what he changes is not be
     ask(server.address());
 }
 
+TEST_CASE("tls: what was sent before the end arrives, though the receiver sends first", "[tls]") {
+    mp::Listener listener("127.0.0.1:0", listens);
+    std::thread sends([&] {
+        auto c = mp::Client(listener.address(), connects);
+        for (int i = 0; i < 100; ++i) c.send(i);
+    });
+    auto c = listener.accept(test::patience);
+    sends.join();
+    for (int i = 0; i < 3; ++i) refused([&] { c.send(std::string(100'000, 'x')); });
+    int got = 0;
+    CHECK_THAT(refused([&] {
+                   for (;;) got += c.recv<int>() == got;
+               }),
+               Catch::Contains("EndOfFile"));
+    CHECK(got == 100);
+}
+
+TEST_CASE("tls: a process may fork while threads log in", "[tls][process]") {
+    echo_server server;
+    std::atomic<bool> stop{false};
+    std::vector<std::thread> clients;
+    for (int i = 0; i < 2; ++i)
+        clients.emplace_back([&] {
+            while (!stop) ask(server.address());
+        });
+    for (int i = 0; i < 200; ++i) {
+        test::child forked([] { return 0; });
+        CHECK(forked.exit_status() == std::optional<int>(0));
+    }
+    mp::Process child([&] { ask(server.address()); });
+    child.start();
+    child.join();
+    CHECK(child.exitcode() == 0);
+    stop = true;
+    for (auto& one : clients) one.join();
+}
+
 TEST_CASE("tls: a recorded login is not accepted again", "[tls]") {
     std::string recorded;
     {
@@ -365,6 +402,21 @@ TEST_CASE("tls: the key is in no text, and in no memory that a core dump would h
         return found;
     };
     CHECK(dumped() == 0);
+    {  // nor is what is derived from it, while a connection lives
+        const mp::detail::tls_key derived(own);
+        std::string inverted_key;
+        for (const unsigned char b : derived.bytes()) inverted_key += static_cast<char>(~b);
+        mp::Listener listener("127.0.0.1:0", {.authkey = own, .transport = mp::tls});
+        std::optional<mp::Connection<>> client;
+        std::thread connecting([&] {
+            client = mp::Client(listener.address(), {.authkey = own, .transport = mp::tls});
+        });
+        auto server = listener.accept(test::patience);
+        connecting.join();
+        std::swap(inverted, inverted_key);
+        CHECK(dumped() == 0);
+        std::swap(inverted, inverted_key);
+    }
     mp::Process child([&] { ::_exit(dumped()); });
     child.start();
     child.join();

@@ -10,6 +10,7 @@
 /// tls 1", 32 bytes; its identity is "multiprocessing". Each side proves that it has the key, and
 /// each session has keys of its own, which the authkey does not give away later.
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include <string>
 #include <utility>
 
+#include <pthread.h>
 #include <sys/socket.h>
 
 #include <openssl/bio.h>
@@ -68,28 +70,60 @@ public:
         static char digest[] = "SHA256";
         static constexpr char info[] = "multiprocessing tls 1";
         const auto secret = from.bytes();
-        const auto bytes = [](const void* p) {
-            return const_cast<void*>(p);  // they are only read
-        };
+        const auto only_read = [](const void* p) { return const_cast<void*>(p); };
         const OSSL_PARAM how[] = {
             ::OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
-            ::OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, bytes(secret.data()),
+            ::OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, only_read(secret.data()),
                                                 secret.size()),
-            ::OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, bytes(info), sizeof info - 1),
+            ::OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, only_read(info),
+                                                sizeof info - 1),
             ::OSSL_PARAM_construct_end()};
         const openssl_ptr<EVP_KDF, ::EVP_KDF_free> kdf(::EVP_KDF_fetch(nullptr, "HKDF", nullptr));
         const openssl_ptr<EVP_KDF_CTX, ::EVP_KDF_CTX_free> context(::EVP_KDF_CTX_new(kdf.get()));
-        if (!context || ::EVP_KDF_derive(context.get(), bytes_, sizeof bytes_, how) != 1)
+        if (!context || ::EVP_KDF_derive(context.get(), bytes().data(), bytes().size(), how) != 1)
             throw_openssl("HKDF");
     }
     tls_key(const tls_key&) = delete;
     tls_key& operator=(const tls_key&) = delete;
-    ~tls_key() { ::OPENSSL_cleanse(bytes_, sizeof bytes_); }
 
-    std::span<const unsigned char> bytes() const noexcept { return bytes_; }
+    std::span<unsigned char> bytes() const noexcept {
+        const auto all = bytes_.get();
+        return {reinterpret_cast<unsigned char*>(all.data()), all.size()};
+    }
 
 private:
-    unsigned char bytes_[32];
+    secret_bytes bytes_{32};
+};
+
+/// Held while this thread is in OpenSSL, and over forks: a child must not find OpenSSL's own locks,
+/// or a session, in the hands of a thread that it has not got. Nothing blocks meanwhile.
+class tls_section {
+public:
+    tls_section() noexcept {
+        process_identity::get().hook(fork_hooks::tls, hooks);
+        ::pthread_rwlock_rdlock(&lock_);
+    }
+    tls_section(const tls_section&) = delete;
+    tls_section& operator=(const tls_section&) = delete;
+    ~tls_section() { ::pthread_rwlock_unlock(&lock_); }
+
+private:
+    static inline pthread_rwlock_t lock_ = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+    static inline thread_local constinit bool forks_ = false;  // and has the lock alone
+    static constexpr fork_hooks hooks{
+        .lock =
+            [] {
+                ::pthread_rwlock_wrlock(&lock_);
+                forks_ = true;
+            },
+        .unlock =
+            [] {
+                if (std::exchange(forks_, false)) ::pthread_rwlock_unlock(&lock_);
+            },
+        .in_child = [] {  // its number is another one: it can't unlock
+            forks_ = false;
+            lock_ = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP;
+        }};
 };
 
 class tls_stream;
@@ -117,33 +151,44 @@ public:
     tls_stream(unique_fd socket, transport_kind::side side, const AuthKey& key)
         : stream(std::move(socket)), side_(side), authkey_(key) {}
 
+    ~tls_stream() override {
+        const tls_section here;
+        ssl_.reset();
+    }
+
     progress log_in() override {
-        if (!ssl_) {
-            // Who says nothing costs a socket, and no session.
-            char first;
-            if (side_ == transport_kind::side::server &&
-                retry([&] { return ::recv(fd(), &first, 1, MSG_PEEK); }) < 0 && errno == EAGAIN)
-                return progress::awaits_read;
-            begin();
+        if (side_ == transport_kind::side::server && front_size_ < sizeof front_) {
+            const progress so_far = receive_front();
+            if (so_far != progress::done) return so_far;
         }
+        const tls_section here;
+        if (!ssl_) begin();
         const progress result = step([&] { return ::SSL_do_handshake(ssl_.get()); });
         if (result != progress::done) return result;
         // Without this a server with a certificate, but without the key, would do.
         if (::SSL_session_reused(ssl_.get()) != 1) throw_other_key("the key was not used");
         logged_in_ = true;
+        static constexpr unsigned char nothing[32] = {};  // the key is in the session, too
+        ::SSL_SESSION_set1_master_key(::SSL_get_session(ssl_.get()), nothing, sizeof nothing);
         authkey_.reset();
         key_.reset();
         return progress::done;
     }
     progress read(std::span<std::byte> to, std::size_t& size) override {
+        if (read_failed_) return progress::ended;
+        const tls_section here;
         return step([&] { return ::SSL_read_ex(ssl_.get(), to.data(), to.size(), &size); });
     }
     progress write(std::span<const std::byte> from, std::size_t& size) override {
-        return step([&] { return ::SSL_write_ex(ssl_.get(), from.data(), from.size(), &size); });
+        if (write_failed_) return progress::ended;
+        const tls_section here;
+        return step([&] { return ::SSL_write_ex(ssl_.get(), from.data(), from.size(), &size); },
+                    true);
     }
     void end() noexcept override {
-        if (!logged_in_ || failed_) return;
-        ::ERR_clear_error();
+        if (!logged_in_ || write_failed_) return;
+        const tls_section here;
+        const leaves_no_error at_end;
         ::SSL_shutdown(ssl_.get());
     }
 
@@ -166,10 +211,36 @@ private:
             ::SSL_set_connect_state(ssl_.get());
     }
 
+    /// The host's own use of OpenSSL in this thread must not find our errors.
+    struct leaves_no_error {
+        leaves_no_error() noexcept { ::ERR_clear_error(); }
+        leaves_no_error(const leaves_no_error&) = delete;
+        leaves_no_error& operator=(const leaves_no_error&) = delete;
+        ~leaves_no_error() { ::ERR_clear_error(); }
+    };
+
+    /// The beginning of a login: a record with a ClientHello of a few hundred bytes. OpenSSL makes
+    /// room for as much as a stranger announces, so that is looked at first.
+    progress receive_front() {
+        while (front_size_ < sizeof front_) {
+            std::size_t size = 0;
+            const auto rest = std::span(front_).subspan(front_size_);
+            const progress so_far = receive(std::as_writable_bytes(rest), size);
+            if (so_far != progress::done) return so_far;
+            front_size_ += size;
+        }
+        static constexpr std::size_t longest = 2048;
+        const std::size_t record = std::size_t{front_[3]} << 8 | front_[4];
+        const std::size_t hello =
+            std::size_t{front_[6]} << 16 | std::size_t{front_[7]} << 8 | front_[8];
+        if (front_[0] != 0x16 || front_[5] != 1 || record > longest || hello > longest)
+            throw EndOfFile("the other side does not speak TLS 1.3 with a key");
+        return progress::done;
+    }
+
     template <class F>
-    progress step(F f) {
-        if (failed_) return progress::ended;
-        ::ERR_clear_error();
+    progress step(F f, bool writes = false) {
+        const leaves_no_error at_end;
         socket_error_ = 0;
         const int result = f();
         if (result > 0) return progress::done;
@@ -180,12 +251,12 @@ private:
                 return progress::awaits_write;
             case SSL_ERROR_ZERO_RETURN:
                 return progress::ended;
-            case SSL_ERROR_SYSCALL:  // the session can't be used after it
-                failed_ = true;
+            case SSL_ERROR_SYSCALL:  // what was sent to us may still be there
+                (writes ? write_failed_ : read_failed_) = true;
                 if (socket_error_ != 0) return stream::failed(socket_error_, progress::ended);
                 return progress::ended;
             default:
-                failed_ = true;
+                read_failed_ = write_failed_ = true;
                 if (::ERR_GET_REASON(::ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
                     return progress::ended;
                 if (!logged_in_) fail_login();
@@ -271,6 +342,14 @@ private:
         return 0;
     }
     static int receive_bytes(BIO* bio, char* to, std::size_t room, std::size_t* size) {
+        tls_stream& stream = of(bio);
+        if (stream.front_taken_ < stream.front_size_) {
+            *size = std::min(room, stream.front_size_ - stream.front_taken_);
+            std::memcpy(to, stream.front_ + stream.front_taken_, *size);
+            stream.front_taken_ += *size;
+            ::BIO_clear_retry_flags(bio);
+            return 1;
+        }
         return transfer(bio, size, BIO_FLAGS_READ,
                         [&] { return ::recv(of(bio).fd(), to, room, 0); });
     }
@@ -294,7 +373,9 @@ private:
     std::unique_ptr<tls_key> key_;
     openssl_ptr<SSL, ::SSL_free> ssl_;
     int socket_error_ = 0;  // errno of the last call on the socket; 0: none, or it would block
-    bool logged_in_ = false, failed_ = false;
+    bool logged_in_ = false, read_failed_ = false, write_failed_ = false;
+    unsigned char front_[9];                        // at a server: the first bytes of the login,
+    std::size_t front_size_ = 0, front_taken_ = 0;  // of which so many came, and OpenSSL has read
 };
 
 inline tls_library::tls_library()

@@ -217,8 +217,8 @@ public:
         return set_.get();
     }
 
-    /// Waits until the other host has what was sent, a second at most: what it sends meanwhile, and
-    /// nobody receives, would make the kernel take that back.
+    /// Waits until what was sent is on its way, a second at most, and while the other side sends,
+    /// until it has it: what it sends, and nobody receives, would make the kernel take that back.
     void close() noexcept {
         if (closed_.exchange(true, std::memory_order_acq_rel)) return;
         if (!stream_ || !is_own()) return;  // a forked process: it is another's business
@@ -226,11 +226,14 @@ public:
         const std::lock_guard lock(io_);
         stream_->end();
         ::shutdown(fd_, SHUT_WR);
-        int unsent = 0;
-        for (const deadline until = deadline::after(linger);
-             ::ioctl(fd_, SIOCOUTQ, &unsent) == 0 && unsent != 0 && !until.passed();) {
+        int left = 0;
+        bool other_sends = false;
+        for (const deadline until = deadline::after(linger); !until.passed();) {
             const ssize_t dropped = ::recv(fd_, nullptr, kept, MSG_TRUNC | MSG_DONTWAIT);
-            if (dropped <= 0 && (dropped == 0 || errno != EAGAIN)) break;
+            if (dropped == 0 || (dropped < 0 && errno != EAGAIN)) break;
+            other_sends = other_sends || dropped > 0;
+            const unsigned long what = other_sends ? SIOCOUTQ : SIOCOUTQNSD;
+            if (::ioctl(fd_, what, &left) != 0 || left == 0) break;
             if (dropped < 0) ::poll(nullptr, 0, 1);
         }
         ::shutdown(fd_, SHUT_RDWR);

@@ -27,7 +27,7 @@ inline namespace abi_1 {  // what modules of a program share must be of one layo
 struct fork_hooks {
     enum part : std::size_t {
         modules,
-        tls,  // before those that have sessions
+        tls,  // locked after those that have sessions, and theirs again before them in a child
         processes,
         connections,
         remote_connections,
@@ -37,7 +37,7 @@ struct fork_hooks {
     };
 
     void (*before)() = nullptr;  // in the parent, without any lock
-    void (*lock)() = nullptr;    // in the parent, under process_identity::listeners
+    void (*lock)() = nullptr;  // in the parent, under process_identity::listeners; last part first
     void (*unlock)() = nullptr;  // in the parent, as lock()
     void (*in_child)() = nullptr;
     void (*settle)() = nullptr;  // in a child of a Process, once it has what it was given
@@ -87,15 +87,17 @@ private:
     }
     using hook_function = void (*fork_hooks::*)();
     void run(hook_function which) noexcept {
-        for (const auto& part : hooks_)
-            if (const fork_hooks* const hooks = part.load(std::memory_order_acquire))
-                if (hooks->*which) (hooks->*which)();
+        for (std::size_t part = 0; part < fork_hooks::parts; ++part) run(part, which);
+    }
+    void run(std::size_t part, hook_function which) noexcept {
+        if (const fork_hooks* const hooks = hooks_[part].load(std::memory_order_acquire))
+            if (hooks->*which) (hooks->*which)();
     }
     void before() noexcept {
         if (registrations_++ != 0) return;
         run(&fork_hooks::before);
         listeners.lock();
-        run(&fork_hooks::lock);
+        for (std::size_t part = fork_hooks::parts; part-- > 0;) run(part, &fork_hooks::lock);
         tables.lock();
     }
     void after() noexcept {
