@@ -33,6 +33,7 @@
 #include <multiprocessing/detail/data/list_slot.hpp>
 #include <multiprocessing/detail/data/named_memory.hpp>
 #include <multiprocessing/detail/data/shared_elements.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing {

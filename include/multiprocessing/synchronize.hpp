@@ -29,6 +29,7 @@
 #include <utility>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/sync/barrier_state.hpp>
 #include <multiprocessing/detail/sync/condition_state.hpp>
 #include <multiprocessing/detail/sync/event_word.hpp>

@@ -22,6 +22,7 @@
 #include <type_traits>
 
 #include <multiprocessing/detail/callable/module.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/errors.hpp>
 
 /// Each module keeps its own copy, so that a module's descriptors lie in that module. It has to be

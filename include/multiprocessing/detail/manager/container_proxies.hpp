@@ -19,6 +19,7 @@
 
 #include <multiprocessing/detail/manager/containers.hpp>
 #include <multiprocessing/detail/manager/proxy.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/ranges.hpp>
 
 namespace multiprocessing {

@@ -24,6 +24,7 @@
 #include <multiprocessing/detail/manager/container_proxies.hpp>
 #include <multiprocessing/detail/manager/primitives.hpp>
 #include <multiprocessing/detail/manager/proxy.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/sync/lockable.hpp>
 #include <multiprocessing/detail/sync/timeouts.hpp>
 

@@ -16,6 +16,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/jobs.hpp>
 
 namespace multiprocessing {

@@ -25,6 +25,7 @@
 #include <multiprocessing/detail/archive/exception.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/pool/calls.hpp>
 #include <multiprocessing/detail/pool/front.hpp>
 #include <multiprocessing/detail/pool/progress.hpp>

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/process/logging.hpp>
 
 namespace multiprocessing {

@@ -24,6 +24,7 @@
 #include <multiprocessing/detail/archive/exception.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/process/async_result.hpp>
 #include <multiprocessing/detail/process/child.hpp>
 #include <multiprocessing/detail/process/child_process.hpp>

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include <multiprocessing/detail/platform/call.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 
 namespace multiprocessing::detail {

@@ -18,6 +18,7 @@
 #include <multiprocessing/detail/archive/memory.hpp>
 #include <multiprocessing/detail/archive/sendable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/queue/receive_buffer.hpp>
 #include <multiprocessing/detail/ring/ring.hpp>
 #include <multiprocessing/detail/shm/loans.hpp>
