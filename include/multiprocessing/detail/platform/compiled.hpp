@@ -4,7 +4,6 @@
 /// \file
 /// When code of this library is compiled.
 
-#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
