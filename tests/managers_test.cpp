@@ -1349,6 +1349,31 @@ TEST_CASE("manager: a pool's workers die with the server (K5)", "[managers][kill
     CHECK_THROWS_AS(pool.apply([] {}), mp::EndOfFile);
 }
 
+TEST_CASE("manager: who dies waiting for a pool's task lets the pool go (K1)", "[managers][kill]") {
+    auto& worker = test::shared_memory<std::atomic<pid_t>>();
+    mp::Manager manager;
+    for (const bool in_apply : {true, false}) {
+        worker = 0;
+        test::child client([&] {
+            const auto pool = manager.Pool(1);
+            worker = pool.worker_pids().front();
+            const auto forever = [] {
+                for (;;) ::pause();
+            };
+            if (in_apply)
+                pool.apply(forever);
+            else
+                pool.apply_async(forever).get();
+            return 0;
+        });
+        REQUIRE(test::eventually([&] { return worker.load() != 0; }));
+        CHECK(client.wait_asleep());
+        client.kill();
+        CHECK(test::eventually([&] { return ::kill(worker, 0) == -1; }));
+        CHECK(test::eventually([&] { return manager.number_of_objects() == 0; }));
+    }
+}
+
 TEST_CASE("manager: many threads and processes at once", "[managers]") {
     mp::Manager manager;
     const auto d = manager.dict<int, int>();
