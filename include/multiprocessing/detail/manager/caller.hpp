@@ -93,8 +93,6 @@ class manager_caller {
 public:
     manager_caller(manager_wire<When>& wire, manager_session<When>& session, std::uint64_t number)
         : wire_(wire), session_(session), number_(number) {
-        wait({static_cast<later<When, Connection<>>&>(wire_), bell_.get()},
-             duration::zero());  // has what it sleeps on from now on
         session_.add(*this);
         current_ = this;
     }

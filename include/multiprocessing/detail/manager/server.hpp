@@ -526,6 +526,9 @@ private:
                 wires_.push_back(&wire);
                 if (ends_.load(std::memory_order_relaxed)) wire.close();  // under the lock
             }
+            // From now on it has the descriptors that it sleeps on: a session must not end, nor a
+            // lock be abandoned, for want of one.
+            wait({static_cast<later<When, Connection<>>&>(wire)}, duration::zero());
             receive_buffer<When> buffer;
             reception<When> in_hand;
             auto bytes = wire.take(buffer, in_hand);
