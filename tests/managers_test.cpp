@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,6 +20,8 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <multiprocessing/connection.hpp>
@@ -173,6 +176,46 @@ public:
 private:
     std::optional<mp::Proxy<Node>> next_;
 };
+
+/// Its destructor is a call.
+class Farewell {
+public:
+    explicit Farewell(mp::Proxy<Counter> told) : told_(std::move(told)) {}
+    ~Farewell() {
+        try {
+            told_.call<&Counter::value>();
+            told_.call<scaled>(1);
+            told_.call<static_cast<int (Counter::*)(int)>(&Counter::add)>(1);
+        } catch (...) {
+        }
+    }
+    void touch() {}
+
+private:
+    mp::Proxy<Counter> told_;
+};
+
+class Stuck {
+public:
+    ~Stuck() {
+        for (;;) ::pause();
+    }
+    void touch() {}
+};
+
+class Quitter {
+public:
+    void quit() { ::pthread_exit(nullptr); }
+};
+
+/// Runs something at the end of its thread.
+struct at_thread_end {
+    std::function<void()> run;
+    ~at_thread_end() {
+        if (run) run();
+    }
+};
+thread_local at_thread_end last_words;
 
 struct pipe_of {
     int in = -1, out = -1;
@@ -449,6 +492,30 @@ TEST_CASE("manager: close of a queue ends what this process waits for", "[manage
     CHECK(waits.exit_status() == 7);
 }
 
+TEST_CASE("manager: a proxy that is received after close() of another is open", "[managers]") {
+    mp::Manager manager;
+    auto kept = manager.Namespace();
+    kept.set("queue", manager.Queue<int>());
+    for (int i = 0; i < 20; ++i) {
+        const auto q = kept.get<mp::QueueProxy<int>>("queue");
+        CHECK_THROWS_AS(q.get(std::chrono::milliseconds(1)), mp::QueueEmpty);
+        q.close();
+        const auto again = kept.get<mp::QueueProxy<int>>("queue");
+        CHECK_THROWS_AS(again.get(std::chrono::milliseconds(1)), mp::QueueEmpty);
+        again.put(i);
+        CHECK(again.get() == i);
+        CHECK_THROWS_AS(q.get(), mp::ClosedError);
+    }
+}
+
+TEST_CASE("manager: items of a queue need not be copyable", "[managers]") {
+    mp::Manager manager;
+    const auto q = manager.Queue<std::unique_ptr<int>>(1);
+    q.put(std::make_unique<int>(5));
+    CHECK_FALSE(q.try_put(nullptr));
+    CHECK(*q.get() == 5);
+}
+
 TEST_CASE("manager: a lock belongs to the thread that took it", "[managers]") {
     mp::Manager manager;
     const auto lock = manager.Lock();
@@ -722,6 +789,97 @@ TEST_CASE("manager: calls of one object take turns, unless it says otherwise", "
     std::thread other([&] { meeting.call<&Meeting::meet>(); });
     CHECK(meeting.call<&Meeting::meet>() == 2);
     other.join();
+}
+
+TEST_CASE("manager: a destructor of an object may call other objects", "[managers]") {
+    mp::Manager manager;
+    const auto told = manager.create<Counter>(0);
+    const auto says = [&](int n) {
+        return test::eventually([&] { return told.call<&Counter::value>() == n; });
+    };
+    { const auto released = manager.create<Farewell>(told); }
+    CHECK(says(1));
+    {
+        auto bequeathed = manager.create<Farewell>(told);
+        mp::Process heir([](const mp::Proxy<Farewell>&) { ::_exit(0); }, std::move(bequeathed));
+        heir.start();
+        bequeathed = {};
+        heir.join();
+    }
+    CHECK(says(2));
+    std::thread([&] { CHECK(told.call<&Counter::value>() == 2); }).join();  // a new channel
+}
+
+TEST_CASE("manager: a destructor that does not return holds up nobody", "[managers]") {
+    mp::Manager manager;
+    { const auto stuck = manager.create<Stuck>(); }
+    for (int i = 0; i < 1000; ++i) static_cast<void>(manager.Event());
+    CHECK(test::eventually([&] { return manager.number_of_objects() == 0; }));
+    manager.shutdown();
+}
+
+TEST_CASE("manager: a method that ends its thread ends no other", "[managers]") {
+    mp::Manager manager;
+    const auto quitter = manager.create<Quitter>();
+    std::thread([&] { CHECK_THROWS_AS(quitter.call<&Quitter::quit>(), mp::EndOfFile); }).join();
+    CHECK(manager.number_of_objects() == 1);
+    CHECK_THROWS_AS(quitter.call<&Quitter::quit>(), mp::EndOfFile);
+    std::thread([&] { CHECK(manager.number_of_objects() == 1); }).join();
+}
+
+TEST_CASE("manager: destructors of thread_local objects may call", "[managers]") {
+    mp::Manager manager;
+    const auto lock = manager.Lock();
+    const auto items = manager.list<int>({1, 2, 3});
+    std::size_t size = 0;
+    std::thread([&] {
+        last_words.run = [&] {
+            size = items.size();
+            lock.acquire();
+        };
+        CHECK(items.size() == 3);
+    }).join();
+    CHECK(size == 3);
+    CHECK_THROWS_AS(lock.acquire(std::chrono::seconds(60)), mp::AbandonedLock);
+    const std::size_t threads = entries(manager.pid(), "task");
+    for (int i = 0; i < 10; ++i)
+        std::thread([&] { last_words.run = [&] { size = items.size(); }; }).join();
+    CHECK(test::eventually([&] { return entries(manager.pid(), "task") <= threads; }));
+}
+
+TEST_CASE("manager: destructors of static objects may call", "[managers]") {
+    auto& said = test::shared_memory<std::atomic<std::size_t>>();
+    mp::Manager manager;
+    const auto items = manager.list<int>({1, 2, 3});
+    mp::Process process([&] {
+        struct at_exit {
+            mp::ListProxy<int> items;
+            std::atomic<std::size_t>& said;
+            ~at_exit() { said = items.size(); }
+        };
+        static at_exit last{items, said};
+        last.items.size();
+    });
+    process.start();
+    process.join();
+    CHECK(process.exitcode() == 0);
+    CHECK(said == 3);
+}
+
+TEST_CASE("manager: what waits needs no descriptors", "[managers]") {
+    mp::Manager manager;
+    const auto condition = manager.Condition();
+    const auto barrier = manager.Barrier(2);
+    condition.acquire();
+    rlimit old{};
+    REQUIRE(::prlimit(manager.pid(), RLIMIT_NOFILE, nullptr, &old) == 0);
+    const rlimit none{6, old.rlim_max};  // poll() of more would fail, too
+    REQUIRE(::prlimit(manager.pid(), RLIMIT_NOFILE, &none, nullptr) == 0);
+    CHECK_FALSE(condition.wait(20ms));
+    condition.release();
+    CHECK_THROWS_AS(barrier.wait(20ms), mp::BrokenBarrier);
+    CHECK(barrier.broken());
+    CHECK(::prlimit(manager.pid(), RLIMIT_NOFILE, &old, nullptr) == 0);
 }
 
 TEST_CASE("manager: the last proxy frees the object", "[managers]") {
@@ -1011,6 +1169,24 @@ TEST_CASE("manager: a server that is busy is ended all the same", "[managers]") 
     waits.join();
 }
 
+TEST_CASE("manager: a server that is stopped is ended all the same", "[managers][kill]") {
+    const test::no_leaks guard;
+    mp::Manager manager;
+    auto dropped = manager.Event();
+    const pid_t server = manager.pid();
+    REQUIRE(::kill(server, SIGSTOP) == 0);
+    std::atomic<bool> asks{false};
+    std::thread waits([&] {
+        asks = true;
+        CHECK_THROWS_AS(dropped.set(), mp::EndOfFile);
+    });
+    REQUIRE(test::eventually([&] { return asks.load(); }));
+    { const auto copy = dropped; }
+    manager.shutdown();
+    waits.join();
+    CHECK(::kill(server, 0) == -1);
+}
+
 TEST_CASE("manager: the server dies with its creator (K6)", "[managers][kill]") {
     auto& server = test::shared_memory<std::atomic<pid_t>>();
     test::child creator([&] {
@@ -1171,6 +1347,31 @@ TEST_CASE("manager: a pool's workers die with the server (K5)", "[managers][kill
     for (const auto& all : {pids, more})
         for (const pid_t pid : all) CHECK(test::eventually([&] { return ::kill(pid, 0) == -1; }));
     CHECK_THROWS_AS(pool.apply([] {}), mp::EndOfFile);
+}
+
+TEST_CASE("manager: who dies waiting for a pool's task lets the pool go (K1)", "[managers][kill]") {
+    auto& worker = test::shared_memory<std::atomic<pid_t>>();
+    mp::Manager manager;
+    for (const bool in_apply : {true, false}) {
+        worker = 0;
+        test::child client([&] {
+            const auto pool = manager.Pool(1);
+            worker = pool.worker_pids().front();
+            const auto forever = [] {
+                for (;;) ::pause();
+            };
+            if (in_apply)
+                pool.apply(forever);
+            else
+                pool.apply_async(forever).get();
+            return 0;
+        });
+        REQUIRE(test::eventually([&] { return worker.load() != 0; }));
+        CHECK(client.wait_asleep());
+        client.kill();
+        CHECK(test::eventually([&] { return ::kill(worker, 0) == -1; }));
+        CHECK(test::eventually([&] { return manager.number_of_objects() == 0; }));
+    }
 }
 
 TEST_CASE("manager: many threads and processes at once", "[managers]") {

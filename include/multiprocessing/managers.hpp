@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include <sys/eventfd.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -37,7 +38,9 @@
 #include <multiprocessing/detail/manager/proxy.hpp>
 #include <multiprocessing/detail/manager/served.hpp>
 #include <multiprocessing/detail/manager/server.hpp>
+#include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/errors.hpp>
 #include <multiprocessing/process.hpp>
 
@@ -80,13 +83,16 @@ public:
         module_table<>::get();  // the server inherits it
         later<When, Listener> listener;
         contact_.address = listener.address();
+        end_ = off_stdio(
+            unique_fd(call("eventfd of a manager", [] { return ::eventfd(0, EFD_CLOEXEC); })));
         process_ = std::make_unique<later<When, Process>>(
             ProcessOptions{name_or(std::move(options.name)), true, options.limits},
-            [initializer = std::move(options.initializer)](later<When, Listener> serves) {
+            [initializer = std::move(options.initializer),
+             told = end_.get()](later<When, Listener> serves) {
                 if (initializer) initializer();
                 // Never destroyed: threads use it until the process has ended.
                 auto& server = *new manager_server<When>(serves.address());
-                server.run(std::move(serves));
+                server.run(std::move(serves), told);
             },
             std::move(listener));
         process_->start();
@@ -99,6 +105,7 @@ public:
             end();
             process_ = std::move(other.process_);
             contact_ = std::move(other.contact_);
+            end_ = std::move(other.end_);
             session_ = std::move(other.session_);
         }
         return *this;
@@ -190,14 +197,12 @@ public:
     void shutdown() {
         if (!process_) return;
         if (process_->is_alive()) {
-            if (const auto mine = client_session<When>::find(contact_)) {
-                mine->tell(manager_op::shut_down, 0);
-                process_->join(std::chrono::seconds(1));
-            }
+            retry([&] { return ::eventfd_write(end_.get(), 1); });
+            process_->join(std::chrono::seconds(1));
         }
-        session_->let_go();
-        session_.reset();
         process_.reset();  // terminates it, if it still runs
+        end_.reset();
+        if (session_) std::exchange(session_, nullptr)->let_go();
     }
 
     ~manager_front() { end(); }
@@ -241,6 +246,7 @@ private:
 
     manager_contact contact_;
     std::unique_ptr<later<When, Process>> process_;  // null: shut down
+    unique_fd end_;  // an eventfd that the server inherits; rings for its end
     std::shared_ptr<client_session<When>> session_;
 };
 

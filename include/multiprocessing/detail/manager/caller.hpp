@@ -67,6 +67,11 @@ public:
         closed_.insert(object);
         for (manager_caller<When>* one : callers_) one->closed(object);
     }
+    /// A new reference of it does: what waited is awake.
+    void reopen(std::uint64_t object) noexcept {
+        const std::lock_guard lock(mutex_);
+        closed_.erase(object);
+    }
     bool has_closed(std::uint64_t object) const {
         const std::lock_guard lock(mutex_);
         return closed_.contains(object);
@@ -108,6 +113,11 @@ public:
     /// The object that is being called: keeps it.
     std::shared_ptr<void> object;
     std::uint64_t object_number = 0;
+    void begin(std::shared_ptr<void> called, std::uint64_t number_of_it) noexcept {
+        object = std::move(called);
+        object_number = number_of_it;
+        closed_.store(0, std::memory_order_relaxed);  // a close() meanwhile means this call, too
+    }
 
     // --- locks that it holds
 
@@ -143,8 +153,8 @@ public:
     }
 
     /// After prepare(), without the lock: until wake(), or the deadline, or for no reason.
-    /// \throws peer_gone if the client has; ClosedError if it closed the object. It may have been
-    ///     woken all the same.
+    /// \throws peer_gone if the client has; ClosedError if it closed the object; std::bad_alloc.
+    ///     It may have been woken all the same.
     void park(deadline until) {
         struct at_return {
             manager_caller& of;
@@ -177,6 +187,7 @@ public:
     /// The session closed that object.
     void closed(std::uint64_t closed_object) noexcept {
         if (waits_in_.load(std::memory_order_seq_cst) != closed_object) return;
+        closed_.store(closed_object, std::memory_order_relaxed);  // wake() publishes it
         wake();
     }
 
@@ -191,16 +202,13 @@ private:
     };
 
     void require_open() const {
-        if (session_.has_closed(object_number))
+        if (session_.has_closed(object_number) ||
+            closed_.load(std::memory_order_relaxed) == object_number)  // and reopened since
             throw ClosedError("this object of a manager was closed in this process");
     }
 
     /// Until it is woken, or the deadline comes.
     void poll(deadline until) {
-        if (!bell_)
-            bell_ = off_stdio(unique_fd(call("eventfd of a manager's thread", [] {
-                return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-            })));
         std::uint32_t now = waiting;
         if (!word_.compare_exchange_strong(now, polling, std::memory_order_acq_rel)) return;
         while (word_.load(std::memory_order_acquire) == polling && !until.passed()) {
@@ -225,7 +233,10 @@ private:
     const std::uint64_t number_;
     futex_word word_{idle};
     std::atomic<std::uint64_t> waits_in_{0};  // number of the object; 0: none
-    unique_fd bell_;                          // made at the first long wait
+    std::atomic<std::uint64_t> closed_{0};    // the object that was closed while this waited in it
+    const unique_fd bell_ = off_stdio(unique_fd(call("eventfd of a manager's thread", [] {
+        return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    })));  // made at once: who waits may have given a lock for it
     std::vector<held> held_;
 };
 
@@ -258,7 +269,7 @@ public:
 
     /// Until `ready()`, which is asked under the lock.
     /// \return false if the deadline came first
-    /// \throws peer_gone, ClosedError
+    /// \throws peer_gone, ClosedError, std::bad_alloc
     template <class Ready>
     bool wait(std::unique_lock<std::mutex>& lock, deadline until, Ready ready) {
         if (ready()) {
@@ -277,7 +288,8 @@ public:
     enum class turn { came, late };
 
     /// Until wake() chooses this caller: exactly then `came`.
-    /// \throws peer_gone, ClosedError: with the lock, and the next one woken if it was its turn
+    /// \throws peer_gone, ClosedError, std::bad_alloc: with the lock, and the next one woken if it
+    ///     was its turn
     turn wait_for_turn(std::unique_lock<std::mutex>& lock, deadline until, bool in_front = false) {
         manager_caller<>* const me = manager_caller<>::current();
         if (me == nullptr) throw Error("this object of a manager can only wait for its clients");

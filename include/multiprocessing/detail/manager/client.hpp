@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include <pthread.h>
 #include <sys/types.h>
 
 #include <multiprocessing/connection.hpp>
@@ -35,10 +36,12 @@
 #include <multiprocessing/detail/manager/server.hpp>
 #include <multiprocessing/detail/manager/wire.hpp>
 #include <multiprocessing/detail/net/waitable.hpp>
+#include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/pidfd.hpp>
+#include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/detail/shm/loans.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -66,15 +69,15 @@ public:
         if (auto known = find(contact)) return known;
         const auto made = std::make_shared<client_session>(contact);
         made->open();
+        const std::lock_guard lock(process_identity::get().tables);
+        if (auto known = find_listed(contact)) return known;  // another thread was faster
+        made->next_ = std::exchange(first_, made.get());
         return made;
     }
     /// Null if this process has none.
     static std::shared_ptr<client_session> find(const manager_contact& contact) noexcept {
         const std::lock_guard lock(process_identity::get().tables);
-        for (client_session* s = first_; s != nullptr; s = s->next_)
-            if (s->is_own() && s->contact_.address == contact.address)
-                if (auto known = s->weak_from_this().lock()) return known;
-        return nullptr;
+        return find_listed(contact);
     }
 
     explicit client_session(manager_contact contact) : contact_(std::move(contact)) {}
@@ -140,7 +143,16 @@ public:
     }
 
 private:
-    /// The channels that a thread has.
+    /// Under process_identity::tables.
+    static std::shared_ptr<client_session> find_listed(const manager_contact& contact) noexcept {
+        for (client_session* s = first_; s != nullptr; s = s->next_)
+            if (s->is_own() && s->contact_.address == contact.address)
+                if (auto known = s->weak_from_this().lock()) return known;
+        return nullptr;
+    }
+
+    /// The channels that a thread has. They go after its thread_local objects, whose destructors
+    /// may call, too: a key's destructor is later, and is called again if one more is made.
     struct of_thread {
         struct entry {
             std::uint64_t serial;
@@ -151,10 +163,30 @@ private:
 
         ~of_thread() {
             last_ = {};
-            ended_ = true;
             all_ = nullptr;
             for (const entry& each : entries)
                 if (const auto session = each.of.lock()) session->drop(each.open);
+        }
+
+        static of_thread& get() {
+            if (all_ == nullptr) {
+                static const pthread_key_t key = make_key();
+                auto made = std::make_unique<of_thread>();
+                if (const int result = ::pthread_setspecific(key, made.get()); result != 0)
+                    throw_os_error(result, "pthread_setspecific");
+                all_ = made.release();
+            }
+            return *all_;
+        }
+
+    private:
+        static pthread_key_t make_key() {
+            pthread_key_t key{};
+            const int result = ::pthread_key_create(&key, [](void* one) {
+                const std::unique_ptr<of_thread> mine(static_cast<of_thread*>(one));
+            });
+            if (result != 0) throw_os_error(result, "pthread_key_create");
+            return key;
         }
     };
 
@@ -193,16 +225,15 @@ private:
     void open() try {
         control_.emplace(connect(contact_));
         // A child of the server may keep its socket open behind it, so its word alone would do.
-        const unique_fd server = open_pidfd(contact_.server);
-        if (!server) throw peer_gone();
+        server_ = open_pidfd(contact_.server);
+        if (!server_) throw peer_gone();
         control_->post(
             manager_request{static_cast<std::uint32_t>(manager_op::open_session), 1, 0, {}},
             std::int32_t{this_pid()});
-        const auto ready = wait({static_cast<later<When, Connection<>>&>(*control_), server.get()});
+        const auto ready =
+            wait({static_cast<later<When, Connection<>>&>(*control_), server_.get()});
         if (ready.front() != 0) throw peer_gone();
         number_ = answer<std::uint64_t>(*control_, 1);
-        const std::lock_guard lock(process_identity::get().tables);
-        next_ = std::exchange(first_, this);
     } catch (const peer_gone&) {
         throw_ended(contact_);
     }
@@ -224,24 +255,20 @@ private:
         auto made = std::make_unique<channel>(connect(contact_));
         made->wire.post(
             manager_request{static_cast<std::uint32_t>(manager_op::open_channel), 0, number_, {}});
-        {
-            const std::lock_guard lock(control_mutex_);
-            const auto ready = wait({static_cast<later<When, Connection<>>&>(made->wire),
-                                     static_cast<later<When, Connection<>>&>(*control_)});
-            if (ready.front() != 0) throw peer_gone();
-        }
+        const auto ready =
+            wait({static_cast<later<When, Connection<>>&>(made->wire), server_.get()});
+        if (ready.front() != 0) throw peer_gone();
         answer<void>(made->wire, 0);
-        if (!ended_) {
-            if (all_ == nullptr) {
-                static thread_local of_thread mine;
-                all_ = &mine;
-            }
-            std::erase_if(all_->entries, [](const auto& each) { return each.of.expired(); });
-            all_->entries.push_back({serial_, made.get(), this->weak_from_this()});
+        auto& entries = of_thread::get().entries;
+        std::erase_if(entries, [](const auto& each) { return each.of.expired(); });
+        entries.reserve(entries.size() + 1);
+        channel* const open = made.get();
+        {
+            const std::lock_guard lock(channels_mutex_);
+            channels_.push_back(std::move(made));
         }
-        const std::lock_guard lock(channels_mutex_);
-        channels_.push_back(std::move(made));
-        return channels_.back().get();
+        entries.push_back({serial_, open, this->weak_from_this()});  // there is room
+        return open;
     }
     /// Its thread ends.
     void drop(channel* one) noexcept {
@@ -258,7 +285,6 @@ private:
     };
     static inline thread_local constinit latest last_;
     static inline thread_local constinit of_thread* all_ = nullptr;
-    static inline thread_local constinit bool ended_ = false;  // the thread's destructors run
     static inline constinit client_session* first_ = nullptr;  // under process_identity::tables
     static inline constinit std::atomic<std::uint64_t> serials_{0};
 
@@ -266,6 +292,7 @@ private:
     const std::uint64_t generation_ =
         process_identity::get().generation.load(std::memory_order_relaxed);
     const std::uint64_t serial_ = serials_.fetch_add(1, std::memory_order_relaxed) + 1;  // unique
+    unique_fd server_;          // its pidfd
     std::uint64_t number_ = 0;  // at the server
     client_session* next_ = nullptr;
 
@@ -352,7 +379,10 @@ public:
     void close() {
         session& by = use();
         closed_in_.store(now(), std::memory_order_relaxed);  // a flag
-        by.tell(manager_op::close, object_);
+        try {  // answered: a reference that is received later is open
+            by.template ask<void>(manager_op::close, object_, {});
+        } catch (const EndOfFile&) {  // nothing waits there any more
+        }
     }
     void require_open() const {
         if (closed_in_.load(std::memory_order_relaxed) == now())

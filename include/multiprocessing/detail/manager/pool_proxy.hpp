@@ -26,7 +26,9 @@
 #include <multiprocessing/detail/manager/client.hpp>
 #include <multiprocessing/detail/manager/proxy.hpp>
 #include <multiprocessing/detail/manager/server.hpp>
+#include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/pool/ranges.hpp>
 #include <multiprocessing/errors.hpp>
 #include <multiprocessing/pool.hpp>
@@ -69,6 +71,25 @@ struct sent_map_options {
     }
 };
 
+/// Until the task has ended. Every look_again it looks after the client: the pool knows none, and
+/// who waits in it keeps it and its workers.
+/// \return false if the deadline came first
+/// \throws peer_gone
+template <class R>
+bool wait_for_client(AsyncResult<R>& result, deadline until) {
+    for (;;) {
+        const deadline next = deadline::earlier(until, deadline::after(look_again));
+        if (result.wait(next.remaining())) return true;
+        if (until.passed()) return false;
+        manager_caller<>::current()->require_peer();
+    }
+}
+template <class R>
+R get_for_client(AsyncResult<R> result) {
+    wait_for_client(result, deadline::never());
+    return std::move(result).get();
+}
+
 /// The result of a task; keeps its pool.
 template <class R>
 class hosted_result {
@@ -78,8 +99,11 @@ public:
     explicit hosted_result(AsyncResult<R> result)
         : pool_(manager_caller<>::current()->object), result_(std::move(result)) {}
 
-    R get(duration timeout) { return result_.get(timeout); }
-    bool wait(duration timeout) { return result_.wait(timeout); }
+    R get(duration timeout) {
+        wait_for_client(result_, deadline::after(timeout));
+        return result_.get(duration::zero());
+    }
+    bool wait(duration timeout) { return wait_for_client(result_, deadline::after(timeout)); }
     bool ready() { return result_.ready(); }
     bool successful() { return result_.successful(); }
     bool cancel() { return result_.cancel(); }
@@ -170,7 +194,8 @@ struct pool_apply_thunk {
         std::apply([&](auto&... each) { decode_into(bytes, callable, each...); }, args);
         Pool& pool = out.template object<hosted_pool<>>().pool;
         out.run([&] {
-            return std::apply([&](auto&... each) { return pool.apply(callable, each...); }, args);
+            return get_for_client(std::apply(
+                [&](auto&... each) { return pool.apply_async(callable, each...); }, args));
         });
     }
 };
@@ -206,9 +231,11 @@ struct pool_map_thunk {
         Pool& pool = out.template object<hosted_pool<>>().pool;
         out.run([&] {
             if constexpr (Star)
-                return pool.starmap(callable, items, options.received());
+                return get_for_client(
+                    pool.starmap_async(callable, std::move(items), options.received()));
             else
-                return pool.map(callable, items, options.received());
+                return get_for_client(
+                    pool.map_async(callable, std::move(items), options.received()));
         });
     }
 };

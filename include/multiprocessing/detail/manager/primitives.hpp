@@ -284,7 +284,9 @@ public:
         try {
             notified =
                 line_.wait_for_turn(lock, deadline::after(timeout)) == waiting_line<>::turn::came;
-        } catch (const ClosedError&) {
+        } catch (const peer_gone&) {
+            throw;
+        } catch (...) {
             lock.unlock();
             lock_->take_anyway(times);
             throw;
@@ -292,8 +294,8 @@ public:
         lock.unlock();
         try {
             lock_->take_anyway(times);
-        } catch (const peer_gone&) {
-            if (notified) notify(1);  // to the next one
+        } catch (...) {
+            if (notified) notify(1);  // to the next one: this caller does not know
             throw;
         }
         return notified;
@@ -358,22 +360,21 @@ public:
         std::unique_lock lock(mutex_);
         if (round_->end == ends::broken) throw_broken("it was broken before");
         const std::shared_ptr<round> mine = round_;
-        const std::size_t index = mine->there++;
-        if (mine->there == parties_) {
+        if (mine->there + 1 == parties_) {
+            auto next = std::make_shared<round>();
+            const std::size_t last = mine->there++;
             finish(ends::complete);
-            round_ = std::make_shared<round>();
-            return index;
+            round_ = std::move(next);
+            return last;
         }
+        const std::size_t index = mine->there++;
         try {
             if (!line_.wait(lock, deadline::after(timeout.value_or(timeout_)),
                             [&] { return mine->end != ends::no; })) {
                 finish(ends::broken);
                 throw_broken("the timeout ended before all parties were there");
             }
-        } catch (const peer_gone&) {
-            if (mine->end == ends::no) finish(ends::broken);
-            throw;
-        } catch (const ClosedError&) {
+        } catch (...) {
             if (mine->end == ends::no) finish(ends::broken);
             throw;
         }

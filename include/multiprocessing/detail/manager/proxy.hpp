@@ -98,7 +98,8 @@ private:
             return false;
         else
             return []<class... D>(std::tuple<D...>*) {
-                return (std::is_convertible_v<Args, D> && ...);
+                return ((std::is_same_v<std::remove_cvref_t<Args>, D> ||
+                         std::is_convertible_v<Args, D>)&&...);
             }(static_cast<Values*>(nullptr));
     }
 };

@@ -21,6 +21,9 @@
 /// whose output is a manager_call: of all that the program can call by a message (tasks of pools,
 /// for example) only these are accepted.
 ///
+/// Destructors of objects are the user's: they may wait, and call proxies of this server. So the
+/// undertaker runs them, a thread that nobody waits for but the end, which its creator bounds.
+///
 /// Kill table
 ///     K1  a client, anywhere: its control connection is over: its references, messages and
 ///         bequests go. Its channels are over: locks that its threads hold are abandoned, what
@@ -218,17 +221,19 @@ public:
     const Address& address() const noexcept { return address_; }
 
     /// Serves until it is told to shut down.
-    void run(later<When, Listener> listener) {
+    /// \param told  a descriptor that can be read then
+    void run(later<When, Listener> listener, int told) {
         reset_signals();
         rlimit files{};
-        if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {  // it has three for each connection
+        if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {  // it has four for each connection
             files.rlim_cur = files.rlim_max;
             ::setrlimit(RLIMIT_NOFILE, &files);
         }
         bell_ = off_stdio(unique_fd(
             call("eventfd of a manager", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
         make_here();
-        while (!ends_.load(std::memory_order_acquire)) look(listener);
+        thread([this] { bury_the_dead(); }).detach();
+        while (!ends_.load(std::memory_order_acquire)) look(listener, told);
         listener.close();
         end();
     }
@@ -243,6 +248,7 @@ public:
         if (!by.over) {
             ++one.references;
             ++by.references[object];
+            by.reopen(object);
         }
         if (token != 0) forget_token(token, dropped);
         if (key != 0) {
@@ -258,7 +264,10 @@ public:
         const std::lock_guard lock(mutex_);
         const auto found = by.references.find(object);
         if (found == by.references.end()) return;
-        if (--found->second == 0) by.references.erase(found);
+        if (--found->second == 0) {
+            by.references.erase(found);
+            by.reopen(object);
+        }
         drop(object, dropped);
     }
     std::uint64_t lend(session& by, std::uint64_t object) {
@@ -340,8 +349,7 @@ private:
         std::set<std::pair<std::uint64_t, std::uint64_t>> references;  // {object, key}
     };
 
-    /// Objects that nobody refers to: destroyed after the lock, one after the other, since each
-    /// may hold proxies of the next.
+    /// Objects that nobody refers to: the undertaker's after the lock.
     class graveyard {
     public:
         explicit graveyard(manager_server& of) : of_(of) {}
@@ -349,17 +357,9 @@ private:
         graveyard& operator=(const graveyard&) = delete;
         ~graveyard() {
             if (dead_.empty()) return;
-            if (of_.burying_ != nullptr) {
-                of_.burying_->splice(of_.burying_->end(), dead_);
-                return;
-            }
-            of_.burying_ = &dead_;
-            while (!dead_.empty()) {
-                std::list<object_ptr> one;
-                one.splice(one.end(), dead_, dead_.begin());
-                one.clear();
-            }
-            of_.burying_ = nullptr;
+            const std::lock_guard lock(of_.burial_mutex_);
+            of_.dead_.splice(of_.dead_.end(), dead_);
+            of_.burial_.notify_all();
         }
         void add(object_ptr one) { dead_.push_back(std::move(one)); }
 
@@ -408,14 +408,36 @@ private:
         sessions_.erase(one.number);
     }
 
+    // --- the undertaker
+
+    /// One after the other: each may hold proxies of the next.
+    [[noreturn]] void bury_the_dead() {
+        std::unique_lock lock(burial_mutex_);
+        for (;;) {
+            burial_.wait(lock, [&] { return !dead_.empty(); });
+            std::list<object_ptr> one;
+            one.splice(one.end(), dead_, dead_.begin());
+            buries_ = true;
+            lock.unlock();
+            one.clear();
+            lock.lock();
+            buries_ = false;
+            if (dead_.empty()) burial_.notify_all();
+        }
+    }
+    void wait_for_undertaker() {
+        std::unique_lock lock(burial_mutex_);
+        burial_.wait(lock, [&] { return dead_.empty() && !buries_; });
+    }
+
     // --- the main thread
 
     void ring() noexcept {
         retry([&] { return ::eventfd_write(bell_.get(), 1); });
     }
 
-    void look(later<When, Listener>& listener) {
-        std::vector<later<When, Waitable>> things{listener, bell_.get()};
+    void look(later<When, Listener>& listener, int told) {
+        std::vector<later<When, Waitable>> things{listener, bell_.get(), told};
         std::vector<pid_t> heirs;
         {
             const std::lock_guard lock(mutex_);
@@ -436,8 +458,11 @@ private:
             } else if (i == 1) {
                 eventfd_t count;
                 retry([&] { return ::eventfd_read(bell_.get(), &count); });
+            } else if (i == 2) {
+                const std::lock_guard lock(mutex_);
+                ends_.store(true, std::memory_order_release);
             } else {
-                disinherit(heirs[i - 2]);
+                disinherit(heirs[i - 3]);
             }
         }
     }
@@ -462,7 +487,7 @@ private:
         }
     }
     /// Calls in flight end with the wires. Objects that nobody uses are destroyed; the process
-    /// ends under the others.
+    /// ends under the others, and under a destructor that does not return, by its creator.
     void end() {
         {
             const std::lock_guard lock(mutex_);
@@ -473,19 +498,37 @@ private:
             const std::lock_guard lock(mutex_);
             objects.swap(objects_);
         }
-        graveyard dropped(*this);
-        for (auto& [number, each] : objects) dropped.add(std::move(each));
+        {
+            graveyard dropped(*this);
+            for (auto& [number, each] : objects) dropped.add(std::move(each));
+        }
+        wait_for_undertaker();
     }
 
     // --- a thread of each connection
 
-    void serve(manager_wire<When>& wire) noexcept {
-        {
-            const std::lock_guard lock(mutex_);
-            wires_.push_back(&wire);
-            if (ends_.load(std::memory_order_relaxed)) wire.close();  // under the lock
-        }
+    /// Never throws, but pthread_exit in a method passes through.
+    void serve(manager_wire<When>& wire) {
+        struct at_return {
+            manager_server& of;
+            manager_wire<When>& wire;
+            ~at_return() {
+                {
+                    const std::lock_guard lock(of.mutex_);
+                    std::erase(of.wires_, &wire);
+                }
+                wire.close();
+            }
+        } at_end{*this, wire};
         try {
+            {
+                const std::lock_guard lock(mutex_);
+                wires_.push_back(&wire);
+                if (ends_.load(std::memory_order_relaxed)) wire.close();  // under the lock
+            }
+            // From now on it has the descriptors that it sleeps on: a session must not end, nor a
+            // lock be abandoned, for want of one.
+            wait({static_cast<later<When, Connection<>>&>(wire)}, duration::zero());
             receive_buffer<When> buffer;
             reception<When> in_hand;
             auto bytes = wire.take(buffer, in_hand);
@@ -497,11 +540,6 @@ private:
         } catch (const peer_gone&) {
         } catch (const std::exception&) {  // a stranger, or no memory: the client gets EndOfFile
         }
-        {
-            const std::lock_guard lock(mutex_);
-            std::erase(wires_, &wire);
-        }
-        wire.close();
     }
 
     void serve_control(manager_wire<When>& wire, const manager_request& first, pid_t pid) {
@@ -540,15 +578,6 @@ private:
                 std::uint64_t key = 0;
                 decode_into(bytes, pid, key);
                 return bequeath(by, head.object, pid, key);
-            }
-            case manager_op::close:
-                return by.close(head.object);
-            case manager_op::shut_down: {
-                {
-                    const std::lock_guard lock(mutex_);
-                    ends_.store(true, std::memory_order_release);
-                }
-                return ring();
             }
             default:
                 throw peer_gone();
@@ -599,13 +628,12 @@ private:
             case manager_op::call: {
                 object_ptr object = get(head.object);
                 manager_call<When> out(*this, me, wire, head.number, object.get());
-                me.object = std::move(object);
-                me.object_number = head.object;
+                me.begin(std::move(object), head.object);
                 return invoke(head.callable, bytes, out);
             }
             case manager_op::create: {
                 manager_call<When> out(*this, me, wire, head.number, nullptr);
-                me.object_number = 0;
+                me.begin(nullptr, 0);
                 return invoke(head.callable, bytes, out);
             }
             case manager_op::acquire: {
@@ -616,6 +644,9 @@ private:
             }
             case manager_op::lend:
                 return reply(lend(by, head.object));
+            case manager_op::close:
+                by.close(head.object);
+                return reply();
             case manager_op::count:
                 return reply(count());
             default:
@@ -632,11 +663,15 @@ private:
 
     static inline constinit std::atomic<manager_server*> here_{nullptr};
     static inline constinit std::atomic<std::uint64_t> here_in_{0};  // generation of the process
-    static inline thread_local constinit std::list<object_ptr>* burying_ = nullptr;
 
     const Address address_;
     unique_fd bell_;  // rings for the main thread
     std::atomic<bool> ends_{false};
+
+    std::mutex burial_mutex_;  // taken under mutex_ or without; guards the next two
+    std::list<object_ptr> dead_;
+    bool buries_ = false;
+    condition burial_;
 
     mutable std::mutex mutex_;  // guards the rest
     std::map<std::uint64_t, object_ptr> objects_;

@@ -38,13 +38,12 @@ enum class manager_op : std::uint32_t {
     create,   // arguments -> number of the object, counted for the session
     acquire,  // {key, token}: counts a reference of the session. See manager_server
     lend,     // -> token of a reference that lies in a message
+    close,    // ends what this process waits for in the object
     count,    // -> how many objects there are
     // over the control connection, not answered
     release,    // a reference of the session is gone
     take_back,  // `object` is the token of a message that was not sent
     bequeath,   // {pid, key}: a reference for a child of the session's process
-    close,      // ends what this process waits for in the object
-    shut_down,
 };
 
 /// The front of a message to the server; arguments follow, encoded.
@@ -109,7 +108,7 @@ public:
     }
 
 private:
-    static inline known_type type{hash_name("a message of a Manager, layout 1"),
+    static inline known_type type{hash_name("a message of a Manager, layout 2"),
                                   "a message of a Manager"};
 };
 

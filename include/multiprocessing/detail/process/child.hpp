@@ -84,9 +84,10 @@ void report_uncaught(const char* what) noexcept {
     }
 }
 
-/// In a catch (...): pthread_exit, or a cancellation, on its way. It has no type; to catch it by
+/// In a catch (...): pthread_exit, or a cancellation, on its way. It is no exception of C++: no
+/// exception_ptr holds it, and what libstdc++ has for its type is anything. To catch it by
 /// abi::__forced_unwind& is a null reference for UBSan of g++.
-inline bool is_forced_unwind() noexcept { return abi::__cxa_current_exception_type() == nullptr; }
+inline bool is_forced_unwind() noexcept { return std::current_exception() == nullptr; }
 
 /// Runs user code as the last thing of a child. Nothing unwinds past this.
 template <compiled = compiled::when_used>

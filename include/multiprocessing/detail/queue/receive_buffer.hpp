@@ -15,15 +15,18 @@ namespace multiprocessing::detail {
 
 /// Borrows the thread's buffer; one nested in another (a user's load() that gets from a queue)
 /// finds none and has its own. Kept from message to message while it is not large: fresh pages
-/// cost more than the copy.
+/// cost more than the copy. One in a destructor of a static or thread_local object, when the
+/// thread's buffer may be gone, has its own, too.
 template <compiled When = compiled::when_used>
 class receive_buffer {
 public:
-    receive_buffer() noexcept : memory_(std::exchange(kept(), {})) {}
+    receive_buffer() noexcept {
+        if (!over_) std::swap(kept(), memory_);
+    }
     receive_buffer(const receive_buffer&) = delete;
     receive_buffer& operator=(const receive_buffer&) = delete;
     ~receive_buffer() {
-        if (memory_.capacity <= most_kept) std::swap(kept(), memory_);
+        if (!over_ && memory_.capacity <= most_kept) std::swap(kept(), memory_);
     }
 
     /// `size` bytes of anything.
@@ -42,10 +45,15 @@ private:
         std::unique_ptr<later<When, std::byte>[]> bytes;
         std::size_t capacity = 0;
     };
+    struct kept_block : block {
+        ~kept_block() { over_ = true; }
+    };
     static block& kept() noexcept {
-        static thread_local block of_this_thread;
+        static thread_local kept_block of_this_thread;
         return of_this_thread;
     }
+
+    static inline thread_local constinit bool over_ = false;  // kept() is gone
 
     block memory_;
 };
