@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "support/catch.hpp"
+#include "support/child.hpp"
 #include "support/leaks.hpp"
 
 namespace mp = multiprocessing;
@@ -307,6 +308,15 @@ TEST_CASE("Pool: close lets what was submitted end; join comes after", "[pool]")
     pool.join();
     CHECK(results.ready());
     CHECK(results.get().size() == 100);
+}
+
+TEST_CASE("Pool: workers stay busy to the end, though nobody waits for the results", "[pool]") {
+    static auto& done = test::shared_memory<std::atomic<int>>();  // before the workers are forked
+    done = 0;
+    mp::Pool pool(2);
+    static constexpr int count = 20'000;
+    for (int i = 0; i < count; ++i) pool.apply_async([] { ++done; });
+    CHECK(test::eventually([&] { return done == count; }));  // nothing of the pool is called
 }
 
 TEST_CASE("Pool: callbacks run in this process, one at a time, and may use the pool",
