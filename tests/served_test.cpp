@@ -283,22 +283,24 @@ TEST_CASE("served: limits of connections and of silence", "[served]") {
         auto server = Jobs::serve("127.0.0.1:0", options);
         CHECK(test::tcp_connect(server.address()).ended());
     }
-    SECTION("without descriptors it waits until there are some") {
-        auto server = Jobs::serve("127.0.0.1:0", serves());
-        auto jobs = Jobs::connect(server.address(), connects()).get("jobs");
-        CHECK(jobs.call<std::size_t>("size") == 0);
-        rlimit before{};
-        REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, nullptr, &before) == 0);
-        const rlimit none{4, before.rlim_max};
-        REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, &none, nullptr) == 0);
-        auto short_time = connects();
-        short_time.timeout = 200ms;
-        CHECK(!refused([&] { Jobs::connect(server.address(), short_time); }).empty());
-        CHECK(jobs.call<std::size_t>("size") == 0);
-        REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, &before, nullptr) == 0);
-        CHECK(Jobs::connect(server.address(), connects()).get("jobs").call<std::size_t>("size") ==
-              0);
-    }
+    // UBSan reads memory through a pipe.
+    if (!test::address_sanitizer) SECTION("without descriptors it waits until there are some") {
+            auto server = Jobs::serve("127.0.0.1:0", serves());
+            auto jobs = Jobs::connect(server.address(), connects()).get("jobs");
+            CHECK(jobs.call<std::size_t>("size") == 0);
+            rlimit before{};
+            REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, nullptr, &before) == 0);
+            const rlimit none{4, before.rlim_max};
+            REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, &none, nullptr) == 0);
+            auto short_time = connects();
+            short_time.timeout = 200ms;
+            CHECK(!refused([&] { Jobs::connect(server.address(), short_time); }).empty());
+            CHECK(jobs.call<std::size_t>("size") == 0);
+            REQUIRE(::prlimit(server.pid(), RLIMIT_NOFILE, &before, nullptr) == 0);
+            CHECK(
+                Jobs::connect(server.address(), connects()).get("jobs").call<std::size_t>("size") ==
+                0);
+        }
     SECTION("a message that is longer than the server takes is not sent") {
         auto options = serves();
         options.max_message = 1000;
