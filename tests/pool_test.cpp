@@ -310,6 +310,25 @@ TEST_CASE("Pool: close lets what was submitted end; join comes after", "[pool]")
     CHECK(results.get().size() == 100);
 }
 
+TEST_CASE("Pool: is used in destructors that run when the thread's buffers are gone", "[pool]") {
+    struct applies_at_end {
+        mp::Pool* pool = nullptr;
+        int* result = nullptr;
+        ~applies_at_end() {
+            if (pool) *result = pool->apply([](int x) { return x + 1; }, 41);
+        }
+    };
+    mp::Pool pool(1);
+    int result = 0;
+    std::thread([&] {
+        static thread_local applies_at_end last;  // made first, so it goes last
+        pool.apply([](int x) { return x; }, 1);
+        last.pool = &pool;
+        last.result = &result;
+    }).join();
+    CHECK(result == 42);
+}
+
 TEST_CASE("Pool: workers stay busy to the end, though nobody waits for the results", "[pool]") {
     static auto& done = test::shared_memory<std::atomic<int>>();  // before the workers are forked
     done = 0;

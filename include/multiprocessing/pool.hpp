@@ -22,6 +22,7 @@
 #include <sys/types.h>
 
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/kept_by_thread.hpp>
 #include <multiprocessing/detail/pool/bind.hpp>
 #include <multiprocessing/detail/pool/calls.hpp>
 #include <multiprocessing/detail/pool/front.hpp>
@@ -229,15 +230,20 @@ private:
             auto job = std::make_shared<job_type>(front_, std::move(wanted));
             job->name = type_name_text<F>.data();
             // Taken out meanwhile: user code may get here again.
-            static thread_local std::vector<std::byte> spare;
-            std::vector<std::byte> bytes = std::exchange(spare, {});
+            struct kept {
+                std::vector<std::byte> bytes;
+            };
+            std::vector<std::byte> bytes;
+            if (kept* const spare = detail::kept_by_thread<kept>()) bytes.swap(spare->bytes);
             bytes.clear();
             append_callable(bytes, callable);
             const encoded item = encode(static_cast<const std::decay_t<const Args&>&>(args)...);
             append(bytes, item.pieces(), item.size());
             job->start(job, reference_to<call_thunk<F, std::decay_t<const Args&>...>>(), bytes,
                        in_background);
-            if (bytes.capacity() <= 65536) spare = std::move(bytes);
+            if (kept* const spare = detail::kept_by_thread<kept>();
+                spare && bytes.capacity() <= 65536)
+                spare->bytes.swap(bytes);
             return job;
         }
     }

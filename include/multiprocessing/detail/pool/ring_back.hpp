@@ -24,6 +24,7 @@
 
 #include <multiprocessing/detail/archive/exception.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/kept_by_thread.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
 #include <multiprocessing/detail/pool/back.hpp>
 #include <multiprocessing/detail/pool/board.hpp>
@@ -95,7 +96,10 @@ public:
     void send(const task_header& task, pieces bytes) override {
         auto& word = board_.word(task.index);
         word.store(task_word::make(task.generation, task_word::queued), std::memory_order_release);
-        static thread_local std::vector<std::span<const later<When, std::byte>>> all;
+        using gather_list = std::vector<std::span<const later<When, std::byte>>>;
+        gather_list own;
+        gather_list* const kept = kept_by_thread<gather_list>();
+        gather_list& all = kept ? *kept : own;
         packed_task packed{task.index, task.generation, task.items, 0};
         all.assign(1, bytes_of(packed));
         if (task.timeout != 0) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/kept_by_thread.hpp>
 
 namespace multiprocessing::detail {
 
@@ -21,12 +22,13 @@ template <compiled When = compiled::when_used>
 class receive_buffer {
 public:
     receive_buffer() noexcept {
-        if (!over_) std::swap(kept(), memory_);
+        if (block* const kept = kept_by_thread<block>()) std::swap(*kept, memory_);
     }
     receive_buffer(const receive_buffer&) = delete;
     receive_buffer& operator=(const receive_buffer&) = delete;
     ~receive_buffer() {
-        if (!over_ && memory_.capacity <= most_kept) std::swap(kept(), memory_);
+        if (memory_.capacity > most_kept) return;
+        if (block* const kept = kept_by_thread<block>()) std::swap(*kept, memory_);
     }
 
     /// `size` bytes of anything.
@@ -45,15 +47,6 @@ private:
         std::unique_ptr<later<When, std::byte>[]> bytes;
         std::size_t capacity = 0;
     };
-    struct kept_block : block {
-        ~kept_block() { over_ = true; }
-    };
-    static block& kept() noexcept {
-        static thread_local kept_block of_this_thread;
-        return of_this_thread;
-    }
-
-    static inline thread_local constinit bool over_ = false;  // kept() is gone
 
     block memory_;
 };
