@@ -85,22 +85,7 @@ public:
     using value_type = std::pair<const K, V>;
 
     /// `d[k]`, on the left or on the right.
-    class item {
-    public:
-        item(DictProxy of, K key) : of_(std::move(of)), key_(std::move(key)) {}
-        const item& operator=(const V& value) const {
-            of_.set(key_, value);
-            return *this;
-        }
-        const item& operator=(const item& other) const { return *this = V(other); }
-        /// \throws std::out_of_range
-        operator V() const { return of_.at(key_); }  // NOLINT: implicit
-        friend bool operator==(const item& a, const V& b) { return V(a) == b; }
-
-    private:
-        DictProxy of_;
-        K key_;
-    };
+    using item = detail::proxied_item<DictProxy, K, V>;
 
     DictProxy() = default;
     using base::base;
@@ -173,21 +158,7 @@ public:
     using value_type = T;
 
     /// `l[i]`, on the left or on the right.
-    class item {
-    public:
-        item(ListProxy of, std::ptrdiff_t index) : of_(std::move(of)), index_(index) {}
-        const item& operator=(const T& value) const {
-            of_.set(index_, value);
-            return *this;
-        }
-        const item& operator=(const item& other) const { return *this = T(other); }
-        operator T() const { return of_.at(index_); }  // NOLINT: implicit
-        friend bool operator==(const item& a, const T& b) { return T(a) == b; }
-
-    private:
-        ListProxy of_;
-        std::ptrdiff_t index_;
-    };
+    using item = detail::proxied_item<ListProxy, std::ptrdiff_t, T>;
 
     ListProxy() = default;
     using base::base;

@@ -381,21 +381,7 @@ public:
     using value_type = T;
 
     /// `a[i]`, on the left or on the right.
-    class item {
-    public:
-        item(ArrayProxy of, std::size_t index) : of_(std::move(of)), index_(index) {}
-        const item& operator=(const T& value) const {
-            of_.set(index_, value);
-            return *this;
-        }
-        const item& operator=(const item& other) const { return *this = T(other); }
-        operator T() const { return of_.at(index_); }  // NOLINT: implicit
-        friend bool operator==(const item& a, const T& b) { return T(a) == b; }
-
-    private:
-        ArrayProxy of_;
-        std::size_t index_;
-    };
+    using item = detail::proxied_item<ArrayProxy, std::size_t, T>;
 
     ArrayProxy() = default;
     using base::base;

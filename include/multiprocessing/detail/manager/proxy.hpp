@@ -104,6 +104,25 @@ private:
     }
 };
 
+/// `d[k]` of a proxy that has at() and set(), on the left or on the right: each use is a call.
+template <class P, class Key, class T>
+class proxied_item {
+public:
+    proxied_item(P of, Key key) : of_(std::move(of)), key_(std::move(key)) {}
+    const proxied_item& operator=(const T& value) const {
+        of_.set(key_, value);
+        return *this;
+    }
+    const proxied_item& operator=(const proxied_item& other) const { return *this = T(other); }
+    /// \throws std::out_of_range
+    operator T() const { return of_.at(key_); }  // NOLINT: implicit
+    friend bool operator==(const proxied_item& a, const T& b) { return T(a) == b; }
+
+private:
+    P of_;
+    Key key_;
+};
+
 /// As it is sent to a constructor: a text as std::string.
 template <class Arg>
 using sent_as = std::conditional_t<std::is_convertible_v<Arg, const char*> &&
