@@ -109,7 +109,8 @@ public:
         return length;
     }
 
-    /// A descriptor for poll, epoll and event loops, readable exactly while recv() would not block,
+    /// A descriptor for poll, epoll and event loops, readable exactly while recv() would not block
+    /// (of a connection to another host, also while a part of a message is there: ask poll()),
     /// level-triggered. It belongs to the connection (don't read or close it) and to the process
     /// that called this. From the first call on, each change from empty to not empty and back
     /// costs two system calls. It may once be readable in vain, so ask poll(), when the other end

@@ -404,7 +404,7 @@ inline tls_library::tls_library()
 }
 
 inline constexpr transport_kind tls_transport{
-    "mp::tls", true, [](unique_fd socket, transport_kind::side side, const AuthKey* key) {
+    true, [](unique_fd socket, transport_kind::side side, const AuthKey* key) {
         return static_cast<stream*>(new tls_stream(std::move(socket), side, *key));
     }};
 

@@ -291,14 +291,9 @@ private:
     void accept(later<When, Listener>& listener) {
         try {
             auto wire = std::make_shared<wire_type>(listener.accept(duration::zero()));
-            {
-                const std::lock_guard lock(mutex_);
-                if (wires_.size() >= options_.max_connections) {
-                    log_line(LogLevel::warning, "too many connections: one more was turned away");
-                    return;
-                }
-                wires_.push_back(wire.get());
-            }
+            if (!enlist(*wire))
+                return log_line(LogLevel::warning,
+                                "too many connections: one more was turned away");
             try {
                 thread([this, wire] { serve(*wire); }).detach();
             } catch (...) {
@@ -315,6 +310,12 @@ private:
             log_line(LogLevel::error, std::string("accepting a client: ") + e.what());
             ::poll(nullptr, 0, 10);
         }
+    }
+    bool enlist(wire_type& wire) {
+        const std::lock_guard lock(mutex_);
+        if (wires_.size() >= options_.max_connections) return false;
+        wires_.push_back(&wire);
+        return true;
     }
     void forget(wire_type& wire) noexcept {
         const std::lock_guard lock(mutex_);

@@ -74,6 +74,7 @@ struct ClientOptions {
     duration timeout = std::chrono::seconds(10);
     /// As in ListenerOptions.
     std::size_t max_message = std::numeric_limits<std::size_t>::max();
+    /// As in ListenerOptions.
     duration unreachable_timeout = std::chrono::seconds(20);
 };
 

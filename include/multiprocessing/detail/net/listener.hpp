@@ -351,8 +351,10 @@ private:
                 case newcomer<When>::progress::complete:
                     break;
             }
-            if (is_tcp_) comes.from = peer_address_of(one.fd());
-            stop_polling(one);  // its socket may live on
+            if (is_tcp_) {
+                comes.from = peer_address_of(one.fd());
+                stop_polling(one);  // its socket lives on
+            }
             comes.made = one.arrive(options_);
             if (!comes.made.local && !comes.made.remote) return true;
         } catch (const AuthenticationError& e) {

@@ -121,11 +121,12 @@ public:
     remote_end(const remote_end&) = delete;
     remote_end& operator=(const remote_end&) = delete;
     ~remote_end() {
-        remote_table<When>::get().remove(*this);
         if (handover::heir != 0 && stream_ && !closed())
             set_owner(handover::heir);
         else
             close();
+        stream_.reset();  // first: a fork must not find a socket that is in no table
+        remote_table<When>::get().remove(*this);
     }
 
     bool readable() const noexcept { return true; }
@@ -408,8 +409,8 @@ private:
     }
     [[noreturn]] void throw_over() const {
         throw EndOfFile(buffered() == 0
-                            ? "recv: the other side of this connection closed it, or has ended, "
-                              "and everything that it sent was received"
+                            ? "recv: the other side of this connection closed it, or has ended; "
+                              "what came before that was received"
                             : "recv: the other side of this connection ended in the middle of a "
                               "message");
     }

@@ -98,7 +98,6 @@ public:
 struct transport_kind {
     enum class side { client, server };
 
-    const char* name;  // as the user writes it
     bool is_keyed;
     /// Doesn't block. \param key  null unless it is keyed. \return one that the caller deletes: a
     /// unique_ptr would be compiled with each include
@@ -106,7 +105,7 @@ struct transport_kind {
 };
 
 inline constexpr transport_kind plain_transport{
-    "mp::insecure", false, [](unique_fd socket, transport_kind::side, const AuthKey*) {
+    false, [](unique_fd socket, transport_kind::side, const AuthKey*) {
         return static_cast<stream*>(new plain_stream(std::move(socket)));
     }};
 
