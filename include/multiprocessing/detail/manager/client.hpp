@@ -170,24 +170,28 @@ private:
 
         static of_thread& get() {
             if (all_ == nullptr) {
-                static const pthread_key_t key = make_key();
                 auto made = std::make_unique<of_thread>();
+                const pthread_key_t key = only_one<thread_key>::get().key;
                 if (const int result = ::pthread_setspecific(key, made.get()); result != 0)
                     throw_os_error(result, "pthread_setspecific");
                 all_ = made.release();
             }
             return *all_;
         }
+    };
 
-    private:
-        static pthread_key_t make_key() {
-            pthread_key_t key{};
+    struct thread_key {
+        thread_key() {
             const int result = ::pthread_key_create(&key, [](void* one) {
                 const std::unique_ptr<of_thread> mine(static_cast<of_thread*>(one));
             });
             if (result != 0) throw_os_error(result, "pthread_key_create");
-            return key;
         }
+        thread_key(const thread_key&) = delete;
+        thread_key& operator=(const thread_key&) = delete;
+        ~thread_key() { ::pthread_key_delete(key); }  // of one that came second
+
+        pthread_key_t key{};
     };
 
     static later<When, Connection<>> connect(const manager_contact& contact) {

@@ -43,7 +43,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -200,6 +199,7 @@ template <compiled When>
 class manager_server {
     using session = manager_session<When>;
     using object_ptr = std::shared_ptr<hosted_object>;
+    using objects = std::map<std::uint64_t, object_ptr>;  // by number
 
 public:
     /// \param address  its listener's
@@ -358,14 +358,16 @@ private:
         ~graveyard() {
             if (dead_.empty()) return;
             const std::lock_guard lock(of_.burial_mutex_);
-            of_.dead_.splice(of_.dead_.end(), dead_);
+            of_.dead_.merge(dead_);
             of_.burial_.notify_all();
         }
-        void add(object_ptr one) { dead_.push_back(std::move(one)); }
+        /// Without an allocation: it may be in a destructor that an object comes here.
+        void add(typename objects::node_type one) noexcept { dead_.insert(std::move(one)); }
+        void add(objects all) noexcept { dead_.merge(all); }
 
     private:
         manager_server& of_;
-        std::list<object_ptr> dead_;
+        objects dead_;
     };
 
     [[noreturn]] static void throw_gone(std::uint64_t object) {
@@ -383,8 +385,7 @@ private:
         const auto found = objects_.find(object);
         if (found == objects_.end()) return;
         if ((found->second->references -= count) != 0) return;
-        dropped.add(std::move(found->second));
-        objects_.erase(found);
+        dropped.add(objects_.extract(found));
     }
     void forget_token(std::uint64_t token, graveyard& dropped) {
         const auto found = lent_.find(token);
@@ -415,11 +416,10 @@ private:
         std::unique_lock lock(burial_mutex_);
         for (;;) {
             burial_.wait(lock, [&] { return !dead_.empty(); });
-            std::list<object_ptr> one;
-            one.splice(one.end(), dead_, dead_.begin());
+            auto one = dead_.extract(dead_.begin());
             buries_ = true;
             lock.unlock();
-            one.clear();
+            one = {};
             lock.lock();
             buries_ = false;
             if (dead_.empty()) burial_.notify_all();
@@ -493,14 +493,11 @@ private:
             const std::lock_guard lock(mutex_);
             for (manager_wire<When>* one : wires_) one->close();
         }
-        std::map<std::uint64_t, object_ptr> objects;
-        {
-            const std::lock_guard lock(mutex_);
-            objects.swap(objects_);
-        }
         {
             graveyard dropped(*this);
-            for (auto& [number, each] : objects) dropped.add(std::move(each));
+            const std::lock_guard lock(mutex_);
+            dropped.add(std::move(objects_));
+            objects_.clear();
         }
         wait_for_undertaker();
     }
@@ -669,12 +666,12 @@ private:
     std::atomic<bool> ends_{false};
 
     std::mutex burial_mutex_;  // taken under mutex_ or without; guards the next two
-    std::list<object_ptr> dead_;
+    objects dead_;
     bool buries_ = false;
     condition burial_;
 
     mutable std::mutex mutex_;  // guards the rest
-    std::map<std::uint64_t, object_ptr> objects_;
+    objects objects_;
     std::map<std::uint64_t, std::shared_ptr<session>> sessions_;
     std::map<std::uint64_t, loan> lent_;  // by token
     std::map<pid_t, bequest> bequests_;
