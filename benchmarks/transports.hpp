@@ -45,10 +45,10 @@ public:
         ring_->put({&message, 1}, 1, multiprocessing::detail::deadline::never());
     }
     void get(bytes into) {
-        ring_->get(multiprocessing::detail::deadline::never(),
-                   [&](std::uint64_t, const_bytes message) {
-                       std::memcpy(into.data(), message.data(), message.size());
-                   });
+        ring_->get(
+            multiprocessing::detail::deadline::never(), [&](std::uint64_t, const_bytes message) {
+                multiprocessing::detail::copy_message(into.data(), message.data(), message.size());
+            });
     }
 
 private:

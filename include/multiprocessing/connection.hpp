@@ -18,7 +18,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -38,6 +37,7 @@
 #include <multiprocessing/detail/net/waitable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/queue/channel.hpp>
 #include <multiprocessing/detail/shm/region_table.hpp>
 #include <multiprocessing/errors.hpp>
@@ -101,8 +101,8 @@ public:
                 length = bytes.size();
                 if (length > to.size())
                     too_long.assign(bytes.begin(), bytes.end());
-                else if (length != 0)
-                    std::memcpy(to.data(), bytes.data(), length);
+                else
+                    detail::copy_message(to.data(), bytes.data(), length);
             });
         });
         if (length > to.size()) throw_too_short("recv_bytes_into", std::move(too_long), to.size());

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include <time.h>
 
@@ -57,6 +58,38 @@ inline void prefetch_to_write(const std::byte* p) noexcept {
 #else
     __builtin_prefetch(p, 1);
 #endif
+}
+
+/// memcpy for messages.
+///
+/// One of 6 MiB or more goes past the caches: with its source, a second message in the queue and
+/// the receiver's copy it fills those anyway, and a line that is stored there is read from memory
+/// first. (16 MiB through a queue: 11 instead of 7 GB/s; 4 MiB: 17 instead of 25. AMD Zen 4, 32 MiB
+/// of cache.)
+///
+/// Others go in pieces, since one memcpy of a megabyte writes past the caches: the lines that a
+/// getter has read last then take 140 us a megabyte instead of 20 (AMD Zen 5, rep movsb).
+inline void copy_message(std::byte* to, const std::byte* from, std::size_t n) noexcept {
+#if defined(__x86_64__)
+    if (n >= std::size_t{6} << 20) {
+        using block = long long __attribute__((vector_size(16)));
+        const std::size_t before = (0 - reinterpret_cast<std::uintptr_t>(to)) % sizeof(block);
+        std::memcpy(to, from, before);
+        to += before, from += before, n -= before;
+        for (; n >= 4 * sizeof(block); n -= 4 * sizeof(block))
+            for (int i = 0; i < 4; ++i, to += sizeof(block), from += sizeof(block)) {
+                block value;
+                std::memcpy(&value, from, sizeof value);
+                asm volatile("movntdq %1, %0" : "=m"(*reinterpret_cast<block*>(to)) : "x"(value));
+            }
+        asm volatile("sfence" ::: "memory");  // before any store that says that they are there
+    }
+#endif
+    constexpr std::size_t most = std::size_t{256} << 10;
+    for (std::size_t piece; n != 0; to += piece, from += piece, n -= piece) {
+        piece = n < most ? n : most;
+        std::memcpy(to, from, piece);
+    }
 }
 
 }  // namespace multiprocessing::detail

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,6 +18,7 @@
 #include <multiprocessing/detail/archive/sendable.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
+#include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/queue/receive_buffer.hpp>
 #include <multiprocessing/detail/ring/ring.hpp>
 #include <multiprocessing/detail/shm/loans.hpp>
@@ -47,7 +47,7 @@ std::optional<T> get_value(Get get, const char* where) {
                 return;
             }
         const std::span<std::byte> own = buffer.resize(bytes.size());
-        if (!bytes.empty()) std::memcpy(own.data(), bytes.data(), bytes.size());
+        copy_message(own.data(), bytes.data(), bytes.size());
         copied = own;
     });
     if (!got) return std::nullopt;
