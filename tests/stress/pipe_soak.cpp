@@ -489,9 +489,9 @@ bool run_server(const course& c) {
             ++wrong[status.value_or(hangs)];
         one = connect(static_cast<unsigned>(c.random()));
     }
-    sh.stop = true;
     for (auto& one : clients)
         if (const auto status = one.end(stall); status != 0) ++wrong[status.value_or(hangs)];
+    sh.stop = true;  // now that nobody waits to be accepted
     const auto stopped = clock::now();
     if (const auto status = server.end(stall); status != 0) ++wrong[status.value_or(hangs)];
     server = actor();
