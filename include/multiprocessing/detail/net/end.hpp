@@ -382,8 +382,8 @@ public:
             wanted(type, bytes);
         };
         if (in().get(deadline::at_once(), visit) || in().get(deadline::after(at_first), visit)) {
-            // relaxed: a guess of when the other end was last seen alive
-            looked_.store(ticks(), std::memory_order_relaxed);
+            // relaxed: a guess of when the other end was last seen alive, for our sends
+            if (writable()) looked_.store(ticks(), std::memory_order_relaxed);
             return watch_other_with_message();
         }
         for (;;) {

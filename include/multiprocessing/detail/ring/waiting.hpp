@@ -81,7 +81,7 @@ private:
 /// A getter that keeps up with a fast putter would look at the tail after every message or two, and
 /// each look takes the tail's line away from the putter: some 100 ns for both. So while look after
 /// look finds a few messages, and the getter is soon back for more, it lets them gather first, a
-/// little longer each time, 2 to 4 us at most. A getter that finds the queue empty (a round trip,
+/// little longer each time, 5 to 10 us at most. A getter that finds the queue empty (a round trip,
 /// an idle worker), or that works on what it takes, is not held up. Relaxed: as spinner.
 class chase {
 public:
@@ -107,9 +107,9 @@ public:
 
 private:
     static constexpr auto relaxed = std::memory_order_relaxed;
-    static constexpr std::uint64_t enough = 32;     // messages a look
+    static constexpr std::uint64_t enough = 128;    // messages a look
     static constexpr std::int64_t own_work = 500;   // nanoseconds a message: a look hardly matters
-    static constexpr int sure = 8, most = 128 + 8;  // pauses; one is 20 to 40 ns
+    static constexpr int sure = 8, most = 256 + 8;  // pauses; one is 20 to 40 ns
 
     std::atomic<std::uint64_t> last_{0};
     std::atomic<std::int64_t> looked_{0};
