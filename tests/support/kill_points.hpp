@@ -122,6 +122,14 @@ struct scenario {
     std::chrono::milliseconds limit{10'000};  // for the check and the helpers
 };
 
+/// The i-th of `count` things: steps of 0.618 of the whole visit each once, and after any number
+/// are spread evenly.
+inline std::size_t golden_step(std::uint64_t start, std::uint64_t i, std::uint64_t count) {
+    std::uint64_t step = std::max<std::uint64_t>(1, count * 618 / 1000);
+    while (std::gcd(step, count) != 1) ++step;
+    return static_cast<std::size_t>((start % count + i * step) % count);
+}
+
 struct kill_result {
     long instructions = 0, points = 0, failures = 0, astray = 0;
     long first_failure = -1;
@@ -173,14 +181,11 @@ public:
                 points.push_back(n);
         for (long sleep = 0; sleep < sleeps && !over(); ++sleep) trial(s, r.instructions, sleep, r);
         const auto count = static_cast<std::uint64_t>(points.size());
-        // Steps of 0.618 of the whole visit each once, and after any number are spread evenly.
-        std::uint64_t step = std::max<std::uint64_t>(1, count * 618 / 1000);
-        while (std::gcd(step, count) != 1) ++step;
         for (std::uint64_t i = 0; i < count && !over(); ++i) {
             const long before = r.astray;
             for (int tries = 0; tries < 3 && (tries == 0 || r.astray != before); ++tries) {
                 r.astray = before;
-                trial(s, points[(start + i * step) % count], -1, r);
+                trial(s, points[golden_step(start, i, count)], -1, r);
             }
         }
         r.seconds = std::chrono::duration<double>(clock::now() - begin).count();
@@ -570,7 +575,8 @@ inline std::uint64_t moving_seed(const char* variable) {
     return static_cast<std::uint64_t>(::time(nullptr)) * 2654435761u % 1'000'000'007u;
 }
 
-/// Runs a list of scenarios within the time budget, prints a line for each and the totals.
+/// Runs a list of scenarios, prints a line for each and the totals. Within a time budget it takes
+/// them from another one on each time, as many as it has time for.
 class kill_sweep {
 public:
     /// Arguments: [-v] [-p POINT] [part of a name].
@@ -607,12 +613,17 @@ public:
         const auto begin = clock::now();
         kill_runner runner(verbose_);
         long points = 0, failures = 0;
-        for (std::size_t i = 0; i < all_.size(); ++i) {
-            const scenario& s = all_[i];
+        const std::size_t count = all_.size();
+        for (std::size_t i = 0; i < count; ++i) {
+            const auto left = budget ? *budget - (clock::now() - begin) : clock::duration::max();
+            if (left <= 0ns) {
+                std::printf("%zu of %zu scenarios are left to other starts\n", count - i, count);
+                break;
+            }
+            const scenario& s = all_[budget ? golden_step(start, i, count) : i];
             std::optional<clock::duration> share;
             if (budget)
-                share = std::max<clock::duration>(*budget - (clock::now() - begin), 0ns) /
-                        static_cast<long>(all_.size() - i);
+                share = std::max<clock::duration>(left / static_cast<long>(count - i), 500ms);
             const kill_result r =
                 point_ >= 0 ? runner.run_point(s, point_) : runner.run(s, share, start);
             std::printf("%-48s %7ld %7ld %5ld %6ld %8.0f\n", s.name.c_str(), r.instructions,
