@@ -76,7 +76,7 @@ public:
         std::vector<std::byte> message;
         with([&](auto& e) {
             e.recv([&](std::uint64_t, std::span<const std::byte> bytes) {
-                message.assign(bytes.begin(), bytes.end());
+                message.assign(bytes.data(), bytes.data() + bytes.size());
             });
         });
         if (max_length && message.size() > *max_length)
@@ -100,7 +100,7 @@ public:
             e.recv([&](std::uint64_t, std::span<const std::byte> bytes) {
                 length = bytes.size();
                 if (length > to.size())
-                    too_long.assign(bytes.begin(), bytes.end());
+                    too_long.assign(bytes.data(), bytes.data() + bytes.size());
                 else
                     detail::copy_message(to.data(), bytes.data(), length);
             });

@@ -59,19 +59,19 @@ struct ManagerOptions {
 namespace detail {
 
 /// Makes a condition with a lock of the same manager.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 struct condition_thunk {
-    using output = manager_call<>;
+    using output = manager_call<When>;
     static void invoke(std::span<const std::byte> bytes, output& out) {
         out.enter();
         std::uint64_t lock = 0;
         decode_into(bytes, lock);
-        auto object = manager_server<>::here()->get(lock);
-        if (object->type() != typeid(hosted_lock<>))
+        auto object = manager_server<When>::here()->get(lock);
+        if (object->type() != typeid(hosted_lock<When>))
             throw Error("Condition: the object that it was to be made with is no lock");
-        hosted_lock<>* const its = &static_cast<hosted<hosted_lock<>>&>(*object).value;
-        out.created(std::make_shared<hosted<hosted_condition<>>>(
-            std::in_place, std::shared_ptr<hosted_lock<>>(std::move(object), its)));
+        hosted_lock<When>* const its = &static_cast<hosted<hosted_lock<When>>&>(*object).value;
+        out.created(std::make_shared<hosted<hosted_condition<When>>>(
+            std::in_place, std::shared_ptr<hosted_lock<When>>(std::move(object), its)));
     }
 };
 

@@ -178,7 +178,7 @@ public:
     void require_peer() {
         bool over = true;
         try {
-            over = wire_.Connection<>::poll();
+            over = static_cast<later<When, Connection<>>&>(wire_).poll();
         } catch (const ClosedError&) {  // the server shuts down
         }
         if (over) throw peer_gone();
@@ -246,10 +246,10 @@ private:
 /// I1  Who makes something available wakes as many as can have it. Who was woken and does not take
 ///     it (its client is gone, it was late) wakes the next one.
 /// I2  A newcomer may be faster than who was woken: that one keeps its place in front.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class waiting_line {
     struct place {
-        manager_caller<>* who;
+        manager_caller<When>* who;
         bool chosen = false;
     };
 
@@ -274,7 +274,7 @@ public:
     bool wait(std::unique_lock<std::mutex>& lock, deadline until, Ready ready) {
         if (ready()) {
             // The client may have died since it asked: nothing is taken for the dead.
-            if (auto* const me = manager_caller<>::current()) me->require_peer();
+            if (auto* const me = manager_caller<When>::current()) me->require_peer();
             return true;
         }
         if (until.is_at_once()) return false;
@@ -291,7 +291,7 @@ public:
     /// \throws peer_gone, ClosedError, std::bad_alloc: with the lock, and the next one woken if it
     ///     was its turn
     turn wait_for_turn(std::unique_lock<std::mutex>& lock, deadline until, bool in_front = false) {
-        manager_caller<>* const me = manager_caller<>::current();
+        manager_caller<When>* const me = manager_caller<When>::current();
         if (me == nullptr) throw Error("this object of a manager can only wait for its clients");
         place here{me};
         std::list<place*> node{&here};

@@ -355,7 +355,7 @@ public:
     /// For a message. \return a token
     std::uint64_t lend() {
         if (auto* const server = server_here()) {
-            if (const auto* caller = manager_caller<>::current())
+            if (const auto* caller = manager_caller<When>::current())
                 return server->lend(caller->session(), object_);
         }
         session& by = use();
@@ -539,7 +539,7 @@ private:
         };
         auto one = std::make_unique<loan>(loan{reference_, reference_->lend()});
         const std::uint64_t token = one->token;
-        if (loans<>::watch(
+        if (loans<When>::watch(
                 [](void* lent, bool sent, const void*) noexcept {
                     const std::unique_ptr<loan> mine(static_cast<loan*>(lent));
                     if (!sent) mine->of->take_back(mine->token);

@@ -81,7 +81,7 @@ bool wait_for_client(AsyncResult<R>& result, deadline until) {
         const deadline next = deadline::earlier(until, deadline::after(look_again));
         if (result.wait(next.remaining())) return true;
         if (until.passed()) return false;
-        manager_caller<>::current()->require_peer();
+        manager_caller<used_by<R>>::current()->require_peer();
     }
 }
 template <class R>
@@ -97,7 +97,7 @@ public:
     using mp_concurrent_tag = void;
 
     explicit hosted_result(AsyncResult<R> result)
-        : pool_(manager_caller<>::current()->object), result_(std::move(result)) {}
+        : pool_(manager_caller<used_by<R>>::current()->object), result_(std::move(result)) {}
 
     R get(duration timeout) {
         wait_for_client(result_, deadline::after(timeout));
@@ -133,7 +133,7 @@ public:
     void submit(Pool& pool, F& callable, Item& item) {
         const std::lock_guard one_by_one(submitting_);
         const std::uint64_t number = submitted_++;
-        pool_ = manager_caller<>::current()->object;
+        pool_ = manager_caller<used_by<R>>::current()->object;
         TaskOptions<R> told;
         // Kept by the pool until the task has ended.
         const auto ended = [state = state_, number] {
@@ -192,7 +192,7 @@ struct pool_apply_thunk {
         bound_call<F> callable;
         std::tuple<Args...> args;
         std::apply([&](auto&... each) { decode_into(bytes, callable, each...); }, args);
-        Pool& pool = out.template object<hosted_pool<>>().pool;
+        Pool& pool = out.template object<hosted_pool<used_by<F>>>().pool;
         out.run([&] {
             return get_for_client(std::apply(
                 [&](auto&... each) { return pool.apply_async(callable, each...); }, args));
@@ -209,7 +209,7 @@ struct pool_apply_async_thunk {
         std::optional<duration> timeout;
         std::tuple<Args...> args;
         std::apply([&](auto&... each) { decode_into(bytes, callable, timeout, each...); }, args);
-        Pool& pool = out.template object<hosted_pool<>>().pool;
+        Pool& pool = out.template object<hosted_pool<used_by<F>>>().pool;
         TaskOptions<R> told;
         told.timeout = timeout;
         out.created(std::make_shared<hosted<hosted_result<R>>>(
@@ -228,7 +228,7 @@ struct pool_map_thunk {
         std::vector<Item> items;
         sent_map_options options;
         decode_into(bytes, callable, items, options);
-        Pool& pool = out.template object<hosted_pool<>>().pool;
+        Pool& pool = out.template object<hosted_pool<used_by<F>>>().pool;
         out.run([&] {
             if constexpr (Star)
                 return get_for_client(
@@ -249,7 +249,7 @@ struct pool_map_async_thunk {
         std::vector<Item> items;
         sent_map_options options;
         decode_into(bytes, callable, items, options);
-        Pool& pool = out.template object<hosted_pool<>>().pool;
+        Pool& pool = out.template object<hosted_pool<used_by<F>>>().pool;
         const auto start = [&] {
             if constexpr (Star)
                 return pool.starmap_async(callable, std::move(items), options.received());
@@ -270,8 +270,8 @@ struct pool_submit_thunk {
         bound_call<F> callable;
         Item item = Item();
         decode_into(bytes, to, callable, item);
-        Pool& pool = out.template object<hosted_pool<>>().pool;
-        const auto object = manager_server<>::here()->get(to);
+        Pool& pool = out.template object<hosted_pool<used_by<F>>>().pool;
+        const auto object = manager_server<used_by<F>>::here()->get(to);
         auto* const imap = dynamic_cast<wanted*>(object.get());
         if (imap == nullptr) throw Error("a call of a manager's object that is no imap");
         out.run([&] { imap->value.submit(pool, callable, item); });

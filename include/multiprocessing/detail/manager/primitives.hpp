@@ -91,7 +91,7 @@ private:
 };
 
 /// Lock and RLock.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class hosted_lock {
 public:
     using mp_concurrent_tag = void;
@@ -166,7 +166,7 @@ public:
 
 private:
     static std::uint64_t me() {
-        const manager_caller<>* const caller = manager_caller<>::current();
+        const manager_caller<When>* const caller = manager_caller<When>::current();
         if (caller == nullptr) throw Error("a lock of a manager belongs to threads of its clients");
         return caller->number();
     }
@@ -184,7 +184,7 @@ private:
         return line_.wait(lock, deadline::after(timeout), [] { return false; });
     }
     void own(std::uint32_t times) {
-        manager_caller<>& caller = *manager_caller<>::current();
+        manager_caller<When>& caller = *manager_caller<When>::current();
         caller.holds(std::shared_ptr<hosted_lock>(keep(), this));
         owner_ = caller.number();
         depth_ = times;
@@ -192,11 +192,11 @@ private:
     void free() {
         owner_ = 0;
         depth_ = 0;
-        manager_caller<>::current()->holds_no_more(this);
+        manager_caller<When>::current()->holds_no_more(this);
         line_.wake();
     }
     /// While it is held, the object that it is part of stays.
-    static const std::shared_ptr<void>& keep() { return manager_caller<>::current()->object; }
+    static const std::shared_ptr<void>& keep() { return manager_caller<When>::current()->object; }
 
     void require_mine(const char* what) const {
         if (owner_ != me())
@@ -262,13 +262,13 @@ private:
     waiting_line<> line_;
 };
 
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class hosted_condition {
 public:
     using mp_concurrent_tag = void;
 
-    hosted_condition() : lock_(std::make_shared<hosted_lock<>>(true)) {}
-    explicit hosted_condition(std::shared_ptr<hosted_lock<>> lock) : lock_(std::move(lock)) {}
+    hosted_condition() : lock_(std::make_shared<hosted_lock<When>>(true)) {}
+    explicit hosted_condition(std::shared_ptr<hosted_lock<When>> lock) : lock_(std::move(lock)) {}
 
     bool acquire(duration timeout) { return lock_->acquire(timeout); }
     void release() { lock_->release(); }
@@ -306,7 +306,7 @@ public:
     }
 
 private:
-    const std::shared_ptr<hosted_lock<>> lock_;
+    const std::shared_ptr<hosted_lock<When>> lock_;
     std::mutex mutex_;  // guards the line
     waiting_line<> line_;
 };
@@ -476,7 +476,7 @@ private:
 
     mutable std::mutex mutex_;  // guards the elements' values
     std::vector<T> elements_;
-    hosted_lock<> lock_;
+    hosted_lock<used_by<T>> lock_;
 };
 
 }  // namespace multiprocessing::detail

@@ -199,7 +199,7 @@ template <compiled When>
 class manager_server {
     using session = manager_session<When>;
     using object_ptr = std::shared_ptr<hosted_object>;
-    using objects = std::map<std::uint64_t, object_ptr>;  // by number
+    using objects = later<When, std::map<std::uint64_t, object_ptr>>;  // by number
 
 public:
     /// \param address  its listener's

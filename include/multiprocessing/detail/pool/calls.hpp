@@ -181,7 +181,7 @@ template <compiled = compiled::when_used>
 void append_framed(std::vector<std::byte>& to, pieces from, std::size_t size) {
     const std::uint64_t length = size;
     const auto head = bytes_of(length);
-    to.insert(to.end(), head.begin(), head.end());
+    append(to, {&head, 1}, head.size());
     append(to, from, size);
 }
 /// Cuts a framed part off the front.
@@ -325,8 +325,9 @@ std::vector<std::byte> cut_rest(std::span<const std::byte> whole, std::uint32_t 
         behind = behind.subspan(n * item_size);
     else
         for (; n != 0; --n) take_framed(behind);
-    std::vector<std::byte> rest(front.begin(), front.end());
-    rest.insert(rest.end(), behind.begin(), behind.end());
+    std::vector<std::byte> rest;
+    append(rest, {&front, 1}, front.size());
+    append(rest, {&behind, 1}, behind.size());
     return rest;
 }
 

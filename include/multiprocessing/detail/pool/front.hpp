@@ -740,7 +740,7 @@ private:
     condition changed_;
     std::vector<std::shared_ptr<pool_task>> table_;
     std::vector<later<When, std::uint32_t>> free_;
-    task_log<> log_;            // under mutex_
+    task_log<When> log_;        // under mutex_
     std::uint64_t failed_ = 0;  // likewise
     std::uint32_t generations_ = 0;
     std::atomic<std::size_t> out_{0}, jobs_{0};

@@ -289,7 +289,7 @@ public:
         if (on_error) on_error(*this, item);
     }
     std::vector<std::byte> rest(std::uint32_t item) override {
-        return cut_rest(more.kept, item, item_size);
+        return cut_rest({more.kept.data(), more.kept.size()}, item, item_size);
     }
     void complete() noexcept override {
         complete_.store(true, std::memory_order_release);  // (A) values, errors

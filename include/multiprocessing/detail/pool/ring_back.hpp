@@ -107,7 +107,7 @@ public:
             all.push_back(bytes_of(task.timeout));
         }
         const std::size_t first = all.size();
-        all.insert(all.end(), bytes.begin(), bytes.end());
+        for (const auto& piece : bytes) all.push_back(piece);
         const std::span<const std::byte> front =
             bytes.empty() ? std::span<const std::byte>() : front_of(bytes.front());
         if (const std::uint32_t number = known_.number(board_, task.callable, front)) {
@@ -223,7 +223,7 @@ protected:
                 });
             if (!got) return;
             if (kind == stop_message) {  // the initializer's exception
-                init_error_.assign(frames.begin(), frames.end());
+                init_error_.assign(frames.data(), frames.data() + frames.size());
                 continue;
             }
             if (kind != batch_message || size < sizeof header) continue;
@@ -255,7 +255,7 @@ protected:
     std::exception_ptr init_failure(pid_t pid) const {
         std::string what = "of an unknown kind";
         try {
-            std::rethrow_exception(decode_exception(init_error_, pid));
+            std::rethrow_exception(decode_exception({init_error_.data(), init_error_.size()}, pid));
         } catch (const std::exception& e) {
             what = e.what();
         } catch (...) {  // what a message can't carry

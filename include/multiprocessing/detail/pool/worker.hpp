@@ -150,7 +150,7 @@ private:
     void send_large(std::span<const std::byte> head, pieces from) {
         flush();
         large_.assign(1, head);
-        large_.insert(large_.end(), from.begin(), from.end());
+        for (const auto& piece : from) large_.push_back(piece);
         ++batched_;
         note_finished();
         send(large_);
@@ -196,7 +196,7 @@ private:
             header_.busy = now - header_.began;
             slot_.began.store(now, std::memory_order_relaxed);  // for statistics
             all_.assign(1, bytes_of(header_));
-            all_.insert(all_.end(), frames.begin(), frames.end());
+            for (const auto& piece : frames) all_.push_back(piece);
             ring_.put(all_, batch_message, deadline::never());
             ++header_.sequence;
         }

@@ -22,6 +22,7 @@
 
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
+#include <multiprocessing/detail/platform/compiled.hpp>
 #include <multiprocessing/detail/platform/cpu.hpp>
 #include <multiprocessing/detail/platform/futex.hpp>
 #include <multiprocessing/detail/platform/robust_mutex.hpp>
@@ -87,7 +88,7 @@ public:
                                       " bytes leaves no room for its shared file");
         region made = region::create(name, region_kind::message_ring, type, bytes_with(segments));
         format(made, limits, segments);
-        return region_table<>::add<basic_ring>(std::move(made));
+        return region_table<used_by<Steps>>::template add<basic_ring>(std::move(made));
     }
 
     /// Of a region with so many segments.
@@ -107,7 +108,8 @@ public:
 
     /// \param what  for errors: "a Queue"
     static std::shared_ptr<basic_ring> open(const region_handle& handle, const char* what) {
-        return region_table<>::open<basic_ring>(handle, region_kind::message_ring, what);
+        return region_table<used_by<Steps>>::template open<basic_ring>(
+            handle, region_kind::message_ring, what);
     }
 
     explicit basic_ring(region memory)

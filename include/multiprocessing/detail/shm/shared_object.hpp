@@ -83,7 +83,6 @@ private:
 /// \tparam Kind  of the region
 template <class Shared, region_kind Kind>
 class shared_object {
-    static_assert(std::is_standard_layout_v<Shared> && alignof(Shared) <= 4096);
     using side = shared_side<used_by<Shared>>;
 
 public:
@@ -101,6 +100,7 @@ public:
     /// \throws OsError if the kernel refuses the memory (claimed at once: no SIGBUS later) or its
     ///     descriptor, or if there is not so much; it names the sizes
     static shared_object create(const char* name, std::uint64_t type, std::size_t behind = 0) {
+        static_assert(std::is_standard_layout_v<Shared> && alignof(Shared) <= 4096);
         return shared_object(side::create(name, Kind, type, offset + sizeof(Shared) + behind));
     }
 

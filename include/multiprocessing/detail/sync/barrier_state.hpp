@@ -280,6 +280,5 @@ private:
     std::int64_t timeout_;
     robust_mutex lock_;
 };
-static_assert(std::is_standard_layout_v<barrier_state<>> && sizeof(barrier_state<>) % 8 == 0);
 
 }  // namespace multiprocessing::detail

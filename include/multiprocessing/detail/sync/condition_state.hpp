@@ -287,6 +287,5 @@ private:
     std::atomic<std::uint32_t> top_;  // only grows, under the lock
     std::array<waiter, most_waiters> waiters_;
 };
-static_assert(std::is_standard_layout_v<condition_state<>>);
 
 }  // namespace multiprocessing::detail

@@ -307,8 +307,6 @@ private:
     alignas(16) robust_mutex room_;
     robust_mutex books_;
 };
-static_assert(std::is_standard_layout_v<semaphore_state<>> &&
-              (sizeof(void*) != 8 || sizeof(semaphore_state<>) == 96));
 
 template <compiled When = compiled::when_used>
 struct open_semaphore : semaphore_state<When> {

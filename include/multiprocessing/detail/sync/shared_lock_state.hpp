@@ -204,6 +204,5 @@ private:
     std::atomic<std::uint32_t> top_;
     std::array<place, most_readers> places_;
 };
-static_assert(std::is_standard_layout_v<shared_lock_state<>>);
 
 }  // namespace multiprocessing::detail
