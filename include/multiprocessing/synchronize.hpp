@@ -514,8 +514,8 @@ public:
 namespace detail {
 
 /// What Barrier can do.
-template <compiled = compiled::when_used>
-class barrier_calls : public sync_handle<barrier_state<>> {
+template <compiled When = compiled::when_used>
+class barrier_calls : public sync_handle<barrier_state<When>> {
 public:
     /// For messages: of one party.
     barrier_calls() : barrier_calls(1) {}
@@ -527,10 +527,10 @@ public:
     /// \throws Error unless there are 1 to 1,000,000 parties
     explicit barrier_calls(std::size_t parties, std::function<void()> action = {},
                            std::optional<duration> timeout = {})
-        : barrier_calls::sync_handle(barrier_state<>::places_for(parties), parties,
+        : barrier_calls::sync_handle(barrier_state<When>::places_for(parties), parties,
                                      timeout ? std::max(*timeout, duration::zero()).count() : -1),
           action_(std::move(action)) {
-        barrier_state<>::init(places());
+        barrier_state<When>::init(places());
     }
 
     /// Waits for the other parties.
@@ -581,7 +581,7 @@ private:
     std::size_t wait_for(deadline until) const {
         return this->state().wait(places(), until, action_);
     }
-    barrier_state<>::places places() const noexcept {
+    typename barrier_state<When>::places places() const noexcept {
         return {reinterpret_cast<barrier_party*>(this->shared_.behind()),
                 this->shared_.bytes_behind() / sizeof(barrier_party)};
     }

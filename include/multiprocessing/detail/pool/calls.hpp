@@ -325,9 +325,9 @@ std::vector<std::byte> cut_rest(std::span<const std::byte> whole, std::uint32_t 
         behind = behind.subspan(n * item_size);
     else
         for (; n != 0; --n) take_framed(behind);
+    const std::span<const std::byte> left[] = {front, behind};
     std::vector<std::byte> rest;
-    append(rest, {&front, 1}, front.size());
-    append(rest, {&behind, 1}, behind.size());
+    append(rest, {left, 2}, front.size() + behind.size());
     return rest;
 }
 

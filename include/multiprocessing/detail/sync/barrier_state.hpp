@@ -59,14 +59,14 @@ static_assert(std::is_standard_layout_v<barrier_party> &&
 /// K4  stopped under `lock`: a wait with a timeout ends without it, and leaves a place as if it had
 ///     died there: K1. If the stopped one was about to release the generation, it does so for the
 ///     others.
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class barrier_state {
 public:
     static constexpr const char* name = "mp:Barrier";
     static constexpr const char* what = "a Barrier";
     static constexpr sync_type type = sync_type::barrier;
     static constexpr std::size_t most_parties = 1'000'000;
-    using places = std::span<barrier_party>;
+    using places = std::span<later<When, barrier_party>>;
 
     /// Bytes behind the struct.
     static std::size_t places_for(std::size_t parties) {
