@@ -251,14 +251,52 @@ TEST_CASE("remote: close() in another thread ends what waits", "[remote][threads
     CHECK_THROWS_AS(b.recv<int>(), mp::EndOfFile);
 }
 
-TEST_CASE("remote: one that stops in the middle of a message is given up", "[remote]") {
+TEST_CASE("remote: one that stops in the middle of a message is given up, whoever waits how",
+          "[remote]") {
     mp::Listener listener("127.0.0.1:0", {.transport = mp::insecure, .unreachable_timeout = 50ms});
     const auto stranger = test::tcp_connect(listener.address());
     REQUIRE(stranger.send(hello()));
     auto c = listener.accept(test::patience);
+    const auto begin = test::clock::now();
     REQUIRE(stranger.send(header(100) + "ten bytes."));
+    SECTION("in recv()") {}
+    SECTION("in poll(), which is asked again and again") {
+        CHECK(!c.poll());
+        CHECK(test::eventually([&] { return c.poll(1ms); }));
+    }
+    SECTION("in wait()") { CHECK(mp::wait({c}, test::patience) == std::vector<std::size_t>{0}); }
+    SECTION("in poll(2) of fileno()") {
+        CHECK(!c.poll());
+        pollfd one{c.fileno(), POLLIN, 0};
+        while (!c.poll()) REQUIRE(::poll(&one, 1, 30'000) == 1);
+        CHECK(::poll(&one, 1, 0) == 1);
+    }
     CHECK_THAT(refused([&] { c.recv_bytes(); }), Catch::Contains("stopped in the middle"));
+    CHECK(test::clock::now() - begin >= 50ms);
+    CHECK(c.poll());
+    CHECK_THROWS_AS(c.recv_bytes(), mp::EndOfFile);
     CHECK(stranger.ended());
+}
+
+TEST_CASE("remote: a message that comes bit by bit is whole at its end, not before", "[remote]") {
+    mp::Listener listener("127.0.0.1:0", listens);
+    const auto stranger = test::tcp_connect(listener.address());
+    REQUIRE(stranger.send(hello()));
+    auto c = listener.accept(test::patience);
+    const std::string message = header(10) + "ten bytes.";
+    const bool polled = GENERATE(false, true);
+    pollfd one{polled ? c.fileno() : -1, POLLIN, 0};
+    for (const char byte : message) {
+        CHECK(!c.poll());
+        CHECK(mp::wait({c}, 0s).empty());
+        if (polled) CHECK(::poll(&one, 1, 0) == 0);
+        REQUIRE(stranger.send({&byte, 1}));
+        if (polled) CHECK(::poll(&one, 1, 30'000) == 1);
+    }
+    CHECK(c.poll(test::patience));
+    if (polled) CHECK(::poll(&one, 1, 0) == 1);  // though poll() has taken it in
+    CHECK(c.recv_bytes().size() == 10);
+    if (polled) CHECK(::poll(&one, 1, 0) == 0);
 }
 
 TEST_CASE("remote: what is announced is not believed", "[remote]") {
@@ -275,6 +313,7 @@ TEST_CASE("remote: what is announced is not believed", "[remote]") {
         REQUIRE(stranger.send(hello()));
         auto c = listener.accept(test::patience);
         REQUIRE(stranger.send(header(length) + std::string(5000, 'x')));
+        CHECK(mp::wait({c}, test::patience).size() == 1);
         CHECK_THAT(refused([&] { c.recv_bytes(); }), Catch::Contains(std::to_string(length)));
         CHECK(c.closed());
         CHECK(stranger.ended());
@@ -353,6 +392,18 @@ TEST_CASE("remote: a client that says nothing is dropped after the login timeout
     CHECK(silent.ended());
     listener.close();
     accepts.join();
+}
+
+TEST_CASE("remote: a client that says nothing is dropped though nobody but wait() looks",
+          "[remote][threads]") {
+    mp::Listener listener("127.0.0.1:0", {.transport = mp::insecure, .login_timeout = 20ms});
+    const auto silent = test::tcp_connect(listener.address());
+    std::vector<std::size_t> ready;
+    std::thread waits([&] { ready = mp::wait({listener}, 2 * test::patience); });
+    CHECK(silent.ended());
+    mp::Client(listener.address(), connects);
+    waits.join();
+    CHECK(ready == std::vector<std::size_t>{0});
 }
 
 TEST_CASE("remote: who listens there is no Listener", "[remote]") {

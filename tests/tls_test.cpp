@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -249,6 +250,30 @@ TEST_CASE("tls: who sits in between reads nothing, and what he changes is not be
     CHECK(4 * noticed > 3 * tried);
     CHECK(reached > tried / 2);  // it takes two milliseconds, and has a second
     ask(server.address());
+}
+
+TEST_CASE("tls: one that stops in the middle of a record is given up", "[tls]") {
+    mp::ListenerOptions options = listens;
+    options.unreachable_timeout = 50ms;
+    mp::Listener listener("127.0.0.1:0", options);
+    const std::size_t let_through = GENERATE(1u, 5u, 6u, 30u);  // of a record; its front is 5
+    std::atomic<bool> stops{false};
+    std::size_t passed = 0;
+    test::relay between(listener.address(), [&](auto d, std::string& bytes, bool& cut) {
+        if (d != test::relay::to_server || !stops || cut) return;
+        bytes.resize(std::min(bytes.size(), let_through - passed));
+        passed += bytes.size();
+    });
+    std::optional<mp::Connection<>> client;
+    std::thread connecting([&] { client = mp::Client(between.address(), connects); });
+    auto server = listener.accept(test::patience);
+    connecting.join();
+    CHECK(!server.poll(60ms));  // between messages it may be silent
+    stops = true;
+    client->send(std::string(100, 'x'));
+    CHECK(mp::wait({server}, test::patience) == std::vector<std::size_t>{0});
+    CHECK_THAT(refused([&] { server.recv<std::string>(); }),
+               Catch::Contains("stopped in the middle"));
 }
 
 TEST_CASE("tls: what was sent before the end arrives, though the receiver sends first", "[tls]") {

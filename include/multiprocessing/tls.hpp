@@ -191,6 +191,12 @@ public:
         const leaves_no_error at_end;
         ::SSL_shutdown(ssl_.get());
     }
+    /// Of a record: its front, or some of what is behind that.
+    bool holds_part() noexcept override {
+        const tls_section here;
+        return ::SSL_has_pending(ssl_.get()) == 1 ||
+               std::strcmp(::SSL_rstate_string(ssl_.get()), "RB") == 0;
+    }
 
 private:
     friend class tls_library;

@@ -139,8 +139,7 @@ public:
                     return std::move(one.made);
                 }
                 set = set_;
-                if (!newcomers_.empty())  // the oldest one
-                    next = deadline::earlier(next, newcomers_.begin()->second.until());
+                if (!newcomers_.empty()) next = deadline::earlier(next, oldest_late());
             }
             if (until.passed()) return {};
             wait_readable(set->get(), next);
@@ -174,9 +173,10 @@ public:
 
     // --- for wait()
 
-    bool prepare(std::vector<later<When, pollfd>>& fds, deadline) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline& next) {
         const std::lock_guard lock(mutex_);
         hear();
+        if (!newcomers_.empty()) next = deadline::earlier(next, oldest_late());
         fds.push_back({set_->get(), POLLIN, 0});
         return !ready_.empty();
     }
@@ -315,6 +315,7 @@ private:
             if (one != newcomers_.end() && hear(one->second)) forget(one);
         }
     }
+    deadline oldest_late() const noexcept { return newcomers_.begin()->second.until(); }
     /// Errors of accept4() that are about one client, who is gone (accept(2)).
     static bool is_of_the_client(int error) noexcept {
         switch (error) {

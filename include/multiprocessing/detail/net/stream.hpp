@@ -48,6 +48,8 @@ public:
     virtual progress write(std::span<const std::byte> from, std::size_t& size) = 0;
     /// Says that nothing will follow. Once.
     virtual void end() noexcept = 0;
+    /// Whether it has a part of what read() can give only when the rest is there, too.
+    virtual bool holds_part() noexcept = 0;
 
     /// What a failed call on the socket means.
     /// \throws TimeoutError
@@ -93,6 +95,7 @@ public:
         return transmit(from, size);
     }
     void end() noexcept override {}
+    bool holds_part() noexcept override { return false; }
 };
 
 struct transport_kind {
