@@ -263,6 +263,7 @@ private:
                 return progress::ended;
             default:
                 read_failed_ = write_failed_ = true;
+                // Killed, or cut by somebody in between: that looks the same.
                 if (::ERR_GET_REASON(::ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
                     return progress::ended;
                 if (!logged_in_) fail_login();
