@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -9,7 +10,11 @@
 #include <thread>
 #include <vector>
 
+#include <net/if.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <multiprocessing/connection.hpp>
 #include <multiprocessing/process.hpp>
@@ -489,6 +494,32 @@ TEST_CASE("remote: an end goes to the child of a Process, and to no other", "[re
         a.send(2);
         CHECK(b.recv<int>() == 2);
     }
+}
+
+TEST_CASE("remote: a client does not connect to itself", "[remote][process]") {
+    // The kernel gives it a port of its range, so its own one if nobody listens there.
+    test::child alone([] {
+        if (::unshare(CLONE_NEWNET) != 0) return 77;
+        const test::tcp_socket any(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        ifreq loopback_device{};
+        std::strcpy(loopback_device.ifr_name, "lo");
+        loopback_device.ifr_flags = IFF_UP;
+        if (::ioctl(any.get(), SIOCSIFFLAGS, &loopback_device) != 0) return 77;
+        std::ofstream range("/proc/sys/net/ipv4/ip_local_port_range");
+        if (!(range << "20000 20001" << std::flush)) return 77;
+        for (int i = 0; i < 4; ++i)
+            for (const char* where : {"127.0.0.1:20000", "127.0.0.1:20001"}) try {
+                    mp::Client(where, connects);
+                    return 1;
+                } catch (const mp::OsError&) {
+                }
+        return 0;
+    });
+    const auto status = alone.exit_status();
+    if (status == 77)
+        WARN("no network namespaces on this machine");
+    else
+        CHECK(status == std::optional<int>(0));
 }
 
 TEST_CASE("remote: fileno() is readable while a message is there, read or not", "[remote]") {
