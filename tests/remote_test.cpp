@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -494,6 +496,42 @@ TEST_CASE("remote: an end goes to the child of a Process, and to no other", "[re
         a.send(2);
         CHECK(b.recv<int>() == 2);
     }
+}
+
+TEST_CASE("remote: a child that was forked while a client logs in keeps none of that",
+          "[remote][process]") {
+    const bool by_process = GENERATE(false, true);
+    const test::tcp_server server;  // which does not answer
+    auto& heard = test::shared_memory<std::atomic<bool>>();
+    auto& grandchild = test::shared_memory<std::atomic<pid_t>>();
+    test::child dies([&] {
+        std::thread logs_in([&] {
+            refused([&] {
+                mp::Client(server.address(),
+                           {.transport = mp::insecure, .timeout = 2 * test::patience});
+            });
+        });
+        if (!test::eventually([&] { return heard.load(); })) return 1;
+        mp::Pipe<> pipe;  // children of a Process wait until they know what they have
+        mp::Process sleeps([] { ::pause(); });
+        if (by_process) {
+            sleeps.start();
+            grandchild = *sleeps.pid();
+        } else {
+            const pid_t pid = ::fork();
+            if (pid == 0) ::pause();
+            grandchild = pid;
+        }
+        logs_in.join();
+        return 0;
+    });
+    const auto client = server.accept();
+    CHECK(client.receive().size() == hello().size());
+    heard = true;
+    REQUIRE(test::eventually([&] { return grandchild != 0; }));
+    dies.kill();
+    CHECK(client.ended());
+    CHECK(::kill(grandchild, SIGKILL) == 0);
 }
 
 TEST_CASE("remote: a client does not connect to itself", "[remote][process]") {

@@ -34,6 +34,7 @@
 #include <openssl/ssl.h>
 
 #include <multiprocessing/connection.hpp>
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/net/stream.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/errors.hpp>
@@ -148,7 +149,7 @@ private:
 
 class tls_stream final : public stream {
 public:
-    tls_stream(unique_fd socket, transport_kind::side side, const AuthKey& key)
+    tls_stream(own_socket socket, transport_kind::side side, const AuthKey& key)
         : stream(std::move(socket)), side_(side), authkey_(key) {}
 
     ~tls_stream() override {
@@ -411,7 +412,7 @@ inline tls_library::tls_library()
 }
 
 inline constexpr transport_kind tls_transport{
-    true, [](unique_fd socket, transport_kind::side side, const AuthKey* key) {
+    true, [](own_socket socket, transport_kind::side side, const AuthKey* key) {
         return static_cast<stream*>(new tls_stream(std::move(socket), side, *key));
     }};
 

@@ -33,6 +33,7 @@
 #include <multiprocessing/detail/net/address.hpp>
 #include <multiprocessing/detail/net/end.hpp>
 #include <multiprocessing/detail/net/login.hpp>
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/net/remote_end.hpp>
 #include <multiprocessing/detail/net/stream.hpp>
 #include <multiprocessing/detail/net/tcp.hpp>
@@ -333,7 +334,7 @@ private:
                 return false;
         }
     }
-    std::unique_ptr<later<When, stream>> open(unique_fd socket) const {
+    std::unique_ptr<later<When, stream>> open(own_socket socket) const {
         const transport_kind* const kind = options_.transport.kind();
         return std::unique_ptr<later<When, stream>>(
             (kind ? kind : &plain_transport)

@@ -99,8 +99,8 @@ private:
 /// Threads: one may send while another receives, and close() ends what they wait for.
 ///
 /// Owner: the process that made it, or the child into whose arguments it was moved; the open file
-/// knows which (F_SETOWN). No other forked process keeps the socket, so if the owner is killed the
-/// other side sees the end at once.
+/// knows which (F_SETOWN). No other forked process keeps the socket (own_socket.hpp), so if the
+/// owner is killed the other side sees the end at once.
 ///
 /// What a kill leaves: the kernel sends what was written and then the end of the file; of a message
 /// that was half written the other side gets none, but an EndOfFile.
@@ -131,7 +131,6 @@ public:
             set_owner(handover::heir);
         else
             close();
-        stream_.reset();  // first: a fork must not find a socket that is in no table
         remote_table<When>::get().remove(*this);
     }
 

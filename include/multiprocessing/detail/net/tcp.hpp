@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 
 #include <multiprocessing/detail/net/address.hpp>
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
@@ -128,14 +129,14 @@ inline void tune(int socket, duration unreachable) noexcept {
 /// quarter of a second has the next one tried beside it.
 /// \throws OsError, of the last one, as connect() does; TimeoutError
 template <compiled When = compiled::when_used>
-unique_fd connect_to_any(const addrinfo* hosts, deadline until, const std::string& what) {
+own_socket connect_to_any(const addrinfo* hosts, deadline until, const std::string& what) {
     static constexpr duration head_start = std::chrono::milliseconds(250);
-    std::vector<later<When, unique_fd>> tried;
+    std::vector<later<When, own_socket>> tried;
     std::vector<later<When, pollfd>> fds;
     int error = EADDRNOTAVAIL;
     for (bool late = false; hosts || (!tried.empty() && !late);) {
         if (hosts) {
-            unique_fd one = tcp_socket(*hosts);
+            own_socket one = own_socket::open([&] { return tcp_socket(*hosts); });
             if (one && (::connect(one.get(), hosts->ai_addr, hosts->ai_addrlen) == 0 ||
                         errno == EINPROGRESS || errno == EINTR)) {
                 fds.push_back({one.get(), POLLOUT, 0});
@@ -170,7 +171,7 @@ unique_fd connect_to_any(const addrinfo* hosts, deadline until, const std::strin
 
 /// \throws Error if there is no such host; OsError as connect() does; TimeoutError
 template <compiled When = compiled::when_used>
-unique_fd connect_tcp(const Address& address, deadline until, const std::string& what) {
+own_socket connect_tcp(const Address& address, deadline until, const std::string& what) {
     return connect_to_any<When>(tcp_hosts<When>(address, false, what).all(), until, what);
 }
 
