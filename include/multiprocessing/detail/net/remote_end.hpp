@@ -231,7 +231,7 @@ public:
     /// until it has it: what it sends, and nobody receives, would make the kernel take that back.
     void close() noexcept {
         if (closed_.exchange(true, std::memory_order_acq_rel)) return;
-        if (!stream_ || !is_own()) return;  // a forked process: it is another's business
+        if (!is_own()) return;  // in a forked process it is another's business
         if (waiting_.load(std::memory_order_seq_cst) != 0) ::shutdown(fd_, SHUT_RD);  // they end
         const std::lock_guard lock(io_);
         stream_->end();
@@ -277,9 +277,10 @@ private:
 
     void set_owner(pid_t pid) noexcept { ::fcntl(fd_, F_SETOWN, pid); }
     bool is_own() const noexcept { return stream_ && ::fcntl(fd_, F_GETOWN) == ::getpid(); }
+    /// Without a system call: before user code runs, a child has let go of what it was not given.
     void require_own() const {
         if (closed()) throw ClosedError("this end of the connection is closed");
-        if (!is_own())
+        if (!stream_)
             throw ClosedError(
                 "this end of the connection belongs to another process; one to "
                 "another host goes to a child only with the arguments of its Process");
