@@ -1353,18 +1353,28 @@ TEST_CASE("manager: a pool's workers die with the server (K5)", "[managers][kill
 TEST_CASE("manager: who dies waiting for a pool's task lets the pool go (K1)", "[managers][kill]") {
     auto& worker = test::shared_memory<std::atomic<pid_t>>();
     mp::Manager manager;
-    for (const bool in_apply : {true, false}) {
+    CHECK(manager.number_of_objects() == 0);  // this thread has its connection
+    const std::size_t threads = entries(manager.pid(), "task");
+    enum { in_apply, in_get, in_join };
+    for (const auto way : {in_apply, in_get, in_join}) {
+        CAPTURE(way);
         worker = 0;
         test::child client([&] {
             const auto pool = manager.Pool(1);
-            worker = pool.worker_pids().front();
             const auto forever = [] {
                 for (;;) ::pause();
             };
-            if (in_apply)
+            const pid_t pid = pool.worker_pids().front();
+            std::optional<mp::AsyncResultProxy<void>> result;
+            if (way != in_apply) result = pool.apply_async(forever);
+            if (way == in_join) pool.close();
+            worker = pid;
+            if (way == in_apply)
                 pool.apply(forever);
+            else if (way == in_get)
+                result->get();
             else
-                pool.apply_async(forever).get();
+                pool.join();
             return 0;
         });
         REQUIRE(test::eventually([&] { return worker.load() != 0; }));
@@ -1372,6 +1382,7 @@ TEST_CASE("manager: who dies waiting for a pool's task lets the pool go (K1)", "
         client.kill();
         CHECK(test::eventually([&] { return ::kill(worker, 0) == -1; }));
         CHECK(test::eventually([&] { return manager.number_of_objects() == 0; }));
+        CHECK(test::eventually([&] { return entries(manager.pid(), "task") == threads; }));
     }
 }
 
