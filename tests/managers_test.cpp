@@ -1270,6 +1270,35 @@ TEST_CASE("manager: a stranger who talks nonsense harms nobody", "[managers]") {
     CHECK(test::eventually([&] { return entries(manager.pid(), "fd") <= fds + 6; }));
 }
 
+TEST_CASE("manager: a proxy goes though the server is stopped, and it hears of that later",
+          "[managers][process]") {
+    mp::Manager manager;
+    const auto kept = manager.Event();
+    enum stages { starts, has_it, may_drop, dropped, goes_on };
+    auto& stage = test::shared_memory<std::atomic<int>>();
+    test::child drops([&] {
+        std::optional<mp::LockProxy> one(manager.Lock());
+        const auto session = mp::detail::client_session<>::of({manager.address(), manager.pid()});
+        stage = has_it;
+        if (!test::eventually([&] { return stage == may_drop; })) return 1;
+        // More than the connection holds unread.
+        for (std::size_t i = 0; i < mp::detail::link<>::window / 48; ++i)
+            session->tell(mp::detail::manager_op::release, 0);
+        one.reset();
+        stage = dropped;
+        if (!test::eventually([&] { return stage == goes_on; })) return 2;
+        for (;;) kept.is_set();
+    });
+    REQUIRE(test::eventually([&] { return stage == has_it; }));
+    CHECK(manager.number_of_objects() == 2);
+    ::kill(manager.pid(), SIGSTOP);
+    stage = may_drop;
+    CHECK(test::eventually([&] { return stage == dropped; }));
+    ::kill(manager.pid(), SIGCONT);
+    stage = goes_on;
+    CHECK(test::eventually([&] { return manager.number_of_objects() == 1; }));
+}
+
 TEST_CASE("manager: a hosted pool has the calls of Pool", "[managers]") {
     const test::no_leaks guard;
     mp::Manager manager;
