@@ -270,7 +270,7 @@ private:
         std::numeric_limits<std::ptrdiff_t>::max() - sizeof(remote_header);
     static constexpr duration linger = std::chrono::seconds(1);
     static constexpr std::size_t record = 16384;               // bytes: the longest of TLS
-    static constexpr std::size_t at_once = 4 * record;         // bytes to make room for, at least
+    static constexpr std::size_t at_most = 4 * record;         // of room_
     static constexpr std::size_t kept = std::size_t{1} << 20;  // bytes of room after a message
 
     // ---- the owner
@@ -367,13 +367,13 @@ private:
 
     /// Room behind what is buffered. It grows with what came, not with what was announced.
     std::span<std::byte> room() {
-        if (begin_ != 0 && in_.size() - end_ < at_once) {
+        if (begin_ != 0 && in_.size() - end_ < room_) {
             std::memmove(in_.data(), in_.data() + begin_, buffered());
             end_ -= begin_;
             begin_ = 0;
         }
-        if (in_.size() - end_ < at_once) {
-            const std::size_t more = std::max(at_once, std::min(buffered(), wanted() - buffered()));
+        if (in_.size() - end_ < room_) {
+            const std::size_t more = std::max(room_, std::min(buffered(), wanted() - buffered()));
             in_.resize(end_ + more);
         }
         return std::span(in_).subspan(end_);
@@ -410,6 +410,7 @@ private:
             awaits_write_ = result == stream::progress::awaits_write;
             if (result == stream::progress::done) {
                 end_ += size;
+                if (size == to.size()) room_ = at_most;
                 stalled_ = deadline::never();
                 continue;
             }
@@ -491,6 +492,7 @@ private:
     std::mutex receive_;                      // held by who receives; guards these:
     std::vector<later<When, std::byte>> in_;  // [begin_, end_) was read
     std::size_t begin_ = 0, end_ = 0;
+    std::size_t room_ = record;   // bytes to make room for, at least
     bool over_ = false;           // nothing will follow
     std::exception_ptr failure_;  // why, once; null: the other side ended, or said too much
     bool awaits_write_ = false;   // the stream, before it can read
