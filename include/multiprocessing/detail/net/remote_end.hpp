@@ -39,6 +39,7 @@
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/detail/ring/waiting.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
@@ -329,10 +330,16 @@ private:
         const std::lock_guard lock(io_);
         return f();
     }
+    /// Awake for a while: on one host an answer comes sooner than an idle core wakes up.
     bool await(int event, deadline until) {
         waiting_.fetch_add(1, std::memory_order_seq_cst);  // before closed() is looked at
         pollfd one{fd_, static_cast<short>(event), 0};
-        const bool ready = closed() || poll_until(&one, 1, until) > 0;
+        const auto ready_now = [&] { return closed() || ::poll(&one, 1, 0) > 0; };
+        bool ready = !until.is_at_once() && spin_(0, ready_now);
+        if (!ready) {
+            spin_.sleeps();
+            ready = closed() || poll_until(&one, 1, until) > 0;
+        }
         waiting_.fetch_sub(1, std::memory_order_relaxed);  // a count
         return ready;
     }
@@ -483,6 +490,7 @@ private:
     const int fd_;
     const std::uint64_t most_, theirs_;
     const duration silent_;
+    spinner spin_{std::chrono::microseconds(50)};
     std::atomic<bool> closed_{false};
     std::atomic<int> waiting_{0};  // calls that wait for the socket
 
