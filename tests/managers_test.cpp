@@ -1270,6 +1270,35 @@ TEST_CASE("manager: a stranger who talks nonsense harms nobody", "[managers]") {
     CHECK(test::eventually([&] { return entries(manager.pid(), "fd") <= fds + 6; }));
 }
 
+TEST_CASE("manager: a proxy goes though the server is stopped, and it hears of that later",
+          "[managers][process]") {
+    mp::Manager manager;
+    const auto kept = manager.Event();
+    enum stages { starts, has_it, may_drop, dropped, goes_on };
+    auto& stage = test::shared_memory<std::atomic<int>>();
+    test::child drops([&] {
+        std::optional<mp::LockProxy> one(manager.Lock());
+        const auto session = mp::detail::client_session<>::of({manager.address(), manager.pid()});
+        stage = has_it;
+        if (!test::eventually([&] { return stage == may_drop; })) return 1;
+        // More than the connection holds unread.
+        for (std::size_t i = 0; i < mp::detail::link<>::window / 48; ++i)
+            session->tell(mp::detail::manager_op::release, 0);
+        one.reset();
+        stage = dropped;
+        if (!test::eventually([&] { return stage == goes_on; })) return 2;
+        for (;;) kept.is_set();
+    });
+    REQUIRE(test::eventually([&] { return stage == has_it; }));
+    CHECK(manager.number_of_objects() == 2);
+    ::kill(manager.pid(), SIGSTOP);
+    stage = may_drop;
+    CHECK(test::eventually([&] { return stage == dropped; }));
+    ::kill(manager.pid(), SIGCONT);
+    stage = goes_on;
+    CHECK(test::eventually([&] { return manager.number_of_objects() == 1; }));
+}
+
 TEST_CASE("manager: a hosted pool has the calls of Pool", "[managers]") {
     const test::no_leaks guard;
     mp::Manager manager;
@@ -1353,18 +1382,28 @@ TEST_CASE("manager: a pool's workers die with the server (K5)", "[managers][kill
 TEST_CASE("manager: who dies waiting for a pool's task lets the pool go (K1)", "[managers][kill]") {
     auto& worker = test::shared_memory<std::atomic<pid_t>>();
     mp::Manager manager;
-    for (const bool in_apply : {true, false}) {
+    CHECK(manager.number_of_objects() == 0);  // this thread has its connection
+    const std::size_t threads = entries(manager.pid(), "task");
+    enum { in_apply, in_get, in_join };
+    for (const auto way : {in_apply, in_get, in_join}) {
+        CAPTURE(way);
         worker = 0;
         test::child client([&] {
             const auto pool = manager.Pool(1);
-            worker = pool.worker_pids().front();
             const auto forever = [] {
                 for (;;) ::pause();
             };
-            if (in_apply)
+            const pid_t pid = pool.worker_pids().front();
+            std::optional<mp::AsyncResultProxy<void>> result;
+            if (way != in_apply) result = pool.apply_async(forever);
+            if (way == in_join) pool.close();
+            worker = pid;
+            if (way == in_apply)
                 pool.apply(forever);
+            else if (way == in_get)
+                result->get();
             else
-                pool.apply_async(forever).get();
+                pool.join();
             return 0;
         });
         REQUIRE(test::eventually([&] { return worker.load() != 0; }));
@@ -1372,6 +1411,7 @@ TEST_CASE("manager: who dies waiting for a pool's task lets the pool go (K1)", "
         client.kill();
         CHECK(test::eventually([&] { return ::kill(worker, 0) == -1; }));
         CHECK(test::eventually([&] { return manager.number_of_objects() == 0; }));
+        CHECK(test::eventually([&] { return entries(manager.pid(), "task") == threads; }));
     }
 }
 

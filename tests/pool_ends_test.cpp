@@ -9,6 +9,7 @@
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
+#include <multiprocessing/synchronize.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -149,6 +150,21 @@ TEST_CASE("Pool: of a chunk with a crash each item runs once; the error says whe
         }
     CHECK(right == 99);
     for (const auto& each : seen.ran) CHECK(each == 1);
+}
+
+TEST_CASE("Pool: join with a timeout tells whether all was answered", "[pool]") {
+    mp::Event may_end;
+    mp::Pool pool(1);
+    const auto result = pool.apply_async([](mp::Event& e) { e.wait(); }, may_end);
+    CHECK_THROWS_AS(pool.join(0s), mp::ProcessError);
+    pool.close();
+    const auto begin = test::clock::now();
+    CHECK_FALSE(pool.join(20ms));
+    CHECK(test::clock::now() - begin >= 20ms);
+    CHECK_FALSE(pool.join(0s));
+    may_end.set();
+    CHECK(pool.join(test::patience));
+    CHECK(pool.join(0s));
 }
 
 TEST_CASE("Pool: retries run only the item of a chunk again that crashed", "[pool][crash]") {

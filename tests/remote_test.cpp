@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -9,7 +12,11 @@
 #include <thread>
 #include <vector>
 
+#include <net/if.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <multiprocessing/connection.hpp>
 #include <multiprocessing/process.hpp>
@@ -251,14 +258,52 @@ TEST_CASE("remote: close() in another thread ends what waits", "[remote][threads
     CHECK_THROWS_AS(b.recv<int>(), mp::EndOfFile);
 }
 
-TEST_CASE("remote: one that stops in the middle of a message is given up", "[remote]") {
+TEST_CASE("remote: one that stops in the middle of a message is given up, whoever waits how",
+          "[remote]") {
     mp::Listener listener("127.0.0.1:0", {.transport = mp::insecure, .unreachable_timeout = 50ms});
     const auto stranger = test::tcp_connect(listener.address());
     REQUIRE(stranger.send(hello()));
     auto c = listener.accept(test::patience);
+    const auto begin = test::clock::now();
     REQUIRE(stranger.send(header(100) + "ten bytes."));
+    SECTION("in recv()") {}
+    SECTION("in poll(), which is asked again and again") {
+        CHECK(!c.poll());
+        CHECK(test::eventually([&] { return c.poll(1ms); }));
+    }
+    SECTION("in wait()") { CHECK(mp::wait({c}, test::patience) == std::vector<std::size_t>{0}); }
+    SECTION("in poll(2) of fileno()") {
+        CHECK(!c.poll());
+        pollfd one{c.fileno(), POLLIN, 0};
+        while (!c.poll()) REQUIRE(::poll(&one, 1, 30'000) == 1);
+        CHECK(::poll(&one, 1, 0) == 1);
+    }
     CHECK_THAT(refused([&] { c.recv_bytes(); }), Catch::Contains("stopped in the middle"));
+    CHECK(test::clock::now() - begin >= 50ms);
+    CHECK(c.poll());
+    CHECK_THROWS_AS(c.recv_bytes(), mp::EndOfFile);
     CHECK(stranger.ended());
+}
+
+TEST_CASE("remote: a message that comes bit by bit is whole at its end, not before", "[remote]") {
+    mp::Listener listener("127.0.0.1:0", listens);
+    const auto stranger = test::tcp_connect(listener.address());
+    REQUIRE(stranger.send(hello()));
+    auto c = listener.accept(test::patience);
+    const std::string message = header(10) + "ten bytes.";
+    const bool polled = GENERATE(false, true);
+    pollfd one{polled ? c.fileno() : -1, POLLIN, 0};
+    for (const char byte : message) {
+        CHECK(!c.poll());
+        CHECK(mp::wait({c}, 0s).empty());
+        if (polled) CHECK(::poll(&one, 1, 0) == 0);
+        REQUIRE(stranger.send({&byte, 1}));
+        if (polled) CHECK(::poll(&one, 1, 30'000) == 1);
+    }
+    CHECK(c.poll(test::patience));
+    if (polled) CHECK(::poll(&one, 1, 0) == 1);  // though poll() has taken it in
+    CHECK(c.recv_bytes().size() == 10);
+    if (polled) CHECK(::poll(&one, 1, 0) == 0);
 }
 
 TEST_CASE("remote: what is announced is not believed", "[remote]") {
@@ -275,6 +320,7 @@ TEST_CASE("remote: what is announced is not believed", "[remote]") {
         REQUIRE(stranger.send(hello()));
         auto c = listener.accept(test::patience);
         REQUIRE(stranger.send(header(length) + std::string(5000, 'x')));
+        CHECK(mp::wait({c}, test::patience).size() == 1);
         CHECK_THAT(refused([&] { c.recv_bytes(); }), Catch::Contains(std::to_string(length)));
         CHECK(c.closed());
         CHECK(stranger.ended());
@@ -353,6 +399,18 @@ TEST_CASE("remote: a client that says nothing is dropped after the login timeout
     CHECK(silent.ended());
     listener.close();
     accepts.join();
+}
+
+TEST_CASE("remote: a client that says nothing is dropped though nobody but wait() looks",
+          "[remote][threads]") {
+    mp::Listener listener("127.0.0.1:0", {.transport = mp::insecure, .login_timeout = 20ms});
+    const auto silent = test::tcp_connect(listener.address());
+    std::vector<std::size_t> ready;
+    std::thread waits([&] { ready = mp::wait({listener}, 2 * test::patience); });
+    CHECK(silent.ended());
+    mp::Client(listener.address(), connects);
+    waits.join();
+    CHECK(ready == std::vector<std::size_t>{0});
 }
 
 TEST_CASE("remote: who listens there is no Listener", "[remote]") {
@@ -438,6 +496,68 @@ TEST_CASE("remote: an end goes to the child of a Process, and to no other", "[re
         a.send(2);
         CHECK(b.recv<int>() == 2);
     }
+}
+
+TEST_CASE("remote: a child that was forked while a client logs in keeps none of that",
+          "[remote][process]") {
+    const bool by_process = GENERATE(false, true);
+    const test::tcp_server server;  // which does not answer
+    auto& heard = test::shared_memory<std::atomic<bool>>();
+    auto& grandchild = test::shared_memory<std::atomic<pid_t>>();
+    test::child dies([&] {
+        std::thread logs_in([&] {
+            refused([&] {
+                mp::Client(server.address(),
+                           {.transport = mp::insecure, .timeout = 2 * test::patience});
+            });
+        });
+        if (!test::eventually([&] { return heard.load(); })) return 1;
+        mp::Pipe<> pipe;  // children of a Process wait until they know what they have
+        mp::Process sleeps([] { ::pause(); });
+        if (by_process) {
+            sleeps.start();
+            grandchild = *sleeps.pid();
+        } else {
+            const pid_t pid = ::fork();
+            if (pid == 0) ::pause();
+            grandchild = pid;
+        }
+        logs_in.join();
+        return 0;
+    });
+    const auto client = server.accept();
+    CHECK(client.receive().size() == hello().size());
+    heard = true;
+    REQUIRE(test::eventually([&] { return grandchild != 0; }));
+    dies.kill();
+    CHECK(client.ended());
+    CHECK(::kill(grandchild, SIGKILL) == 0);
+}
+
+TEST_CASE("remote: a client does not connect to itself", "[remote][process]") {
+    // The kernel gives it a port of its range, so its own one if nobody listens there.
+    test::child alone([] {
+        if (::unshare(CLONE_NEWNET) != 0) return 77;
+        const test::tcp_socket any(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        ifreq loopback_device{};
+        std::strcpy(loopback_device.ifr_name, "lo");
+        loopback_device.ifr_flags = IFF_UP;
+        if (::ioctl(any.get(), SIOCSIFFLAGS, &loopback_device) != 0) return 77;
+        std::ofstream range("/proc/sys/net/ipv4/ip_local_port_range");
+        if (!(range << "20000 20001" << std::flush)) return 77;
+        for (int i = 0; i < 4; ++i)
+            for (const char* where : {"127.0.0.1:20000", "127.0.0.1:20001"}) try {
+                    mp::Client(where, connects);
+                    return 1;
+                } catch (const mp::OsError&) {
+                }
+        return 0;
+    });
+    const auto status = alone.exit_status();
+    if (status == 77)
+        WARN("no network namespaces on this machine");
+    else
+        CHECK(status == std::optional<int>(0));
 }
 
 TEST_CASE("remote: fileno() is readable while a message is there, read or not", "[remote]") {

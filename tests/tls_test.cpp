@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <multiprocessing/process.hpp>
@@ -249,6 +251,93 @@ TEST_CASE("tls: who sits in between reads nothing, and what he changes is not be
     CHECK(4 * noticed > 3 * tried);
     CHECK(reached > tried / 2);  // it takes two milliseconds, and has a second
     ask(server.address());
+}
+
+TEST_CASE("tls: a session that is cut ends as one whose other side was killed", "[tls]") {
+    // Of three messages the second one takes three records.
+    const std::vector<std::size_t> sizes{100, 40'000, 10};
+    std::vector<std::size_t> ends;  // bytes on the wire up to the end of each
+    const auto run = [&](std::size_t most) {
+        mp::Listener listener("127.0.0.1:0", listens);
+        std::atomic<bool> counts{false};
+        std::atomic<std::size_t> passed{0};
+        test::relay between(listener.address(), [&](auto d, std::string& bytes, bool& cut) {
+            if (d != test::relay::to_server || !counts) return;
+            if (passed + bytes.size() >= most) {
+                bytes.resize(most - passed);
+                cut = true;
+            }
+            passed += bytes.size();
+        });
+        std::optional<mp::Connection<>> client;
+        std::thread connecting([&] { client = mp::Client(between.address(), connects); });
+        auto server = listener.accept(test::patience);
+        connecting.join();
+        counts = true;  // the login is over
+        std::thread sends([&] {
+            refused([&] {
+                for (const std::size_t size : sizes) {
+                    client->send_bytes(std::vector<std::byte>(size, std::byte{7}));
+                    client->recv<bool>();
+                }
+            });
+            client->close();
+        });
+        std::size_t got = 0;
+        const std::string what = refused([&] {
+            for (;;) {
+                const auto message = server.recv_bytes();
+                CHECK(message == std::vector<std::byte>(sizes.at(got), std::byte{7}));
+                ++got;
+                if (most == std::string::npos) ends.push_back(passed);
+                server.send(true);
+            }
+        });
+        server.close();
+        sends.join();
+        return std::pair(got, what);
+    };
+    CHECK(run(std::string::npos).first == sizes.size());
+    REQUIRE(ends.size() == sizes.size());
+    std::vector<std::size_t> cuts{0, 1, 4, 5, 6, 21, ends[0] + 1, ends[0] + 5};
+    for (std::size_t at = ends[0] + 300; at < ends[2]; at += 2'999) cuts.push_back(at);
+    const std::size_t record = 5 + 16'384 + 1 + 16;
+    for (const std::size_t at : {ends[0] + record, ends[0] + 2 * record, ends[0], ends[1], ends[2]})
+        for (const std::size_t near : {at - 1, at}) cuts.push_back(near);
+    for (const std::size_t at : cuts) {
+        CAPTURE(at);
+        const auto [got, what] = run(at);
+        std::size_t whole = 0;
+        while (whole < ends.size() && ends[whole] <= at) ++whole;
+        CHECK(got == whole);
+        CHECK_THAT(what, Catch::StartsWith("EndOfFile"));
+        const bool between_messages = at == 0 || (whole != 0 && ends[whole - 1] == at);
+        CHECK((what.find("in the middle") == what.npos) == between_messages);
+    }
+}
+
+TEST_CASE("tls: one that stops in the middle of a record is given up", "[tls]") {
+    mp::ListenerOptions options = listens;
+    options.unreachable_timeout = 50ms;
+    mp::Listener listener("127.0.0.1:0", options);
+    const std::size_t let_through = GENERATE(1u, 5u, 6u, 30u);  // of a record; its front is 5
+    std::atomic<bool> stops{false};
+    std::size_t passed = 0;
+    test::relay between(listener.address(), [&](auto d, std::string& bytes, bool& cut) {
+        if (d != test::relay::to_server || !stops || cut) return;
+        bytes.resize(std::min(bytes.size(), let_through - passed));
+        passed += bytes.size();
+    });
+    std::optional<mp::Connection<>> client;
+    std::thread connecting([&] { client = mp::Client(between.address(), connects); });
+    auto server = listener.accept(test::patience);
+    connecting.join();
+    CHECK(!server.poll(60ms));  // between messages it may be silent
+    stops = true;
+    client->send(std::string(100, 'x'));
+    CHECK(mp::wait({server}, test::patience) == std::vector<std::size_t>{0});
+    CHECK_THAT(refused([&] { server.recv<std::string>(); }),
+               Catch::Contains("stopped in the middle"));
 }
 
 TEST_CASE("tls: what was sent before the end arrives, though the receiver sends first", "[tls]") {

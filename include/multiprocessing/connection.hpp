@@ -109,9 +109,10 @@ public:
         return length;
     }
 
-    /// A descriptor for poll, epoll and event loops, readable exactly while recv() would not block
-    /// (of a connection to another host, also while a part of a message is there: ask poll()),
-    /// level-triggered. It belongs to the connection (don't read or close it) and to the process
+    /// A descriptor for poll, epoll and event loops, readable exactly while recv() would not block,
+    /// level-triggered. Of a connection to another host it is also readable when a part of a
+    /// message came: poll() takes that in and returns false; recv() would wait for the rest. It
+    /// belongs to the connection (don't read or close it) and to the process
     /// that called this. From the first call on, each change from empty to not empty and back
     /// costs two system calls. It may once be readable in vain, so ask poll(), when the other end
     /// is taken over by a process that it was not moved into.
@@ -229,8 +230,8 @@ private:
     /// What wait() asks.
     struct waiting {
         const connection_base& of;
-        bool prepare(std::vector<later<When, pollfd>>& fds, deadline until) const {
-            return of.with([&](auto& e) { return e.prepare(fds, until); });
+        bool prepare(std::vector<later<When, pollfd>>& fds, deadline& next) const {
+            return of.with([&](auto& e) { return e.prepare(fds, next); });
         }
         bool is_ready() const {
             return of.with([](auto& e) { return e.is_ready(); });

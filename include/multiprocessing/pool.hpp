@@ -172,11 +172,9 @@ public:
     void terminate() { front_->terminate(); }
     /// Waits until all is answered and the workers have ended.
     /// \throws ProcessError before close() or terminate()
-    void join() {
-        if (!front_->closed())
-            throw ProcessError("join: close() or terminate() the pool first, else it never ends");
-        front_->join();
-    }
+    void join() { join_until(deadline::never()); }
+    /// \return false if something was not answered when the timeout ended
+    bool join(duration timeout) { return join_until(deadline::after(timeout)); }
 
     /// What the pool did so far. Waits for its workers to be there, as worker_pids().
     PoolStats stats() const { return front_->stats(); }
@@ -207,6 +205,12 @@ protected:
     }
 
 private:
+    bool join_until(deadline until) {
+        if (!front_->closed())
+            throw ProcessError("join: close() or terminate() the pool first, else it never ends");
+        return front_->join(until);
+    }
+
     template <bool Star, class F, class Range>
     using each_result = item_result_t<Star, F, item_of<Range>>;
     template <bool Star, class F, class Range>

@@ -34,6 +34,7 @@
 #include <openssl/ssl.h>
 
 #include <multiprocessing/connection.hpp>
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/net/stream.hpp>
 #include <multiprocessing/detail/platform/fork.hpp>
 #include <multiprocessing/errors.hpp>
@@ -148,7 +149,7 @@ private:
 
 class tls_stream final : public stream {
 public:
-    tls_stream(unique_fd socket, transport_kind::side side, const AuthKey& key)
+    tls_stream(own_socket socket, transport_kind::side side, const AuthKey& key)
         : stream(std::move(socket)), side_(side), authkey_(key) {}
 
     ~tls_stream() override {
@@ -190,6 +191,12 @@ public:
         const tls_section here;
         const leaves_no_error at_end;
         ::SSL_shutdown(ssl_.get());
+    }
+    /// Of a record: its front, or some of what is behind that.
+    bool holds_part() noexcept override {
+        const tls_section here;
+        return ::SSL_has_pending(ssl_.get()) == 1 ||
+               std::strcmp(::SSL_rstate_string(ssl_.get()), "RB") == 0;
     }
 
 private:
@@ -257,6 +264,7 @@ private:
                 return progress::ended;
             default:
                 read_failed_ = write_failed_ = true;
+                // Killed, or cut by somebody in between: that looks the same.
                 if (::ERR_GET_REASON(::ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
                     return progress::ended;
                 if (!logged_in_) fail_login();
@@ -404,7 +412,7 @@ inline tls_library::tls_library()
 }
 
 inline constexpr transport_kind tls_transport{
-    true, [](unique_fd socket, transport_kind::side side, const AuthKey* key) {
+    true, [](own_socket socket, transport_kind::side side, const AuthKey* key) {
         return static_cast<stream*>(new tls_stream(std::move(socket), side, *key));
     }};
 

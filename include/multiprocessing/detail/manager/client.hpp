@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <list>
 #include <memory>
@@ -98,6 +99,10 @@ public:
     template <class R, class... Args>
     R ask(manager_op what, std::uint64_t object, callable_ref callable, const Args&... args) try {
         channel& mine = of_this_thread();
+        if (owes_.load(std::memory_order_relaxed)) {  // a guess
+            const std::lock_guard lock(control_mutex_);
+            post_notes();
+        }
         const std::uint32_t number = ++mine.number;
         mine.wire.post(manager_request{static_cast<std::uint32_t>(what), number, object, callable},
                        args...);
@@ -120,14 +125,16 @@ public:
         last.swap(stays_);
     }
 
-    /// Tells the server, without an answer. Never throws: what does not get there is lost with the
-    /// server, or with this process's memory.
-    template <class... Args>
-    void tell(manager_op what, std::uint64_t object, const Args&... args) noexcept {
+    /// Tells the server, without an answer. Never blocks: while the server takes nothing, stopped
+    /// perhaps, it is kept, and goes with a later one or a question. Never throws: what does not
+    /// get there is lost with the server, or with this process's memory. \param heir  with the key:
+    /// of bequeath
+    void tell(manager_op what, std::uint64_t object, pid_t heir = 0,
+              std::uint64_t key = 0) noexcept {
         try {
             const std::lock_guard lock(control_mutex_);
-            control_->post(manager_request{static_cast<std::uint32_t>(what), 0, object, {}},
-                           args...);
+            notes_.push_back({what, object, heir, key});
+            post_notes();
         } catch (...) {
         }
     }
@@ -205,6 +212,22 @@ private:
         } catch (const EndOfFile&) {
             throw peer_gone();
         }
+    }
+
+    /// Under control_mutex_: those that there is room for. \throws peer_gone
+    void post_notes() try {
+        for (; !notes_.empty(); notes_.pop_front()) {
+            const note& one = notes_.front();
+            const manager_request front{static_cast<std::uint32_t>(one.what), 0, one.object, {}};
+            if (!(one.heir != 0 ? control_->try_post(front, std::int32_t{one.heir}, one.key)
+                                : control_->try_post(front)))
+                break;
+        }
+        owes_.store(!notes_.empty(), std::memory_order_relaxed);  // a guess
+    } catch (const peer_gone&) {
+        notes_.clear();
+        owes_.store(false, std::memory_order_relaxed);  // a guess
+        throw;
     }
 
     /// \throws what was answered instead
@@ -300,9 +323,18 @@ private:
     std::uint64_t number_ = 0;  // at the server
     client_session* next_ = nullptr;
 
-    std::mutex control_mutex_;
+    struct note {
+        manager_op what;
+        std::uint64_t object;
+        pid_t heir;
+        std::uint64_t key;
+    };
+
+    std::mutex control_mutex_;  // guards the next three
     std::optional<manager_wire<When>> control_;
     std::shared_ptr<client_session> stays_;  // itself
+    std::deque<note> notes_;                 // not posted yet, in order
+    std::atomic<bool> owes_{false};          // some of them
     std::mutex channels_mutex_;
     std::list<std::unique_ptr<channel>> channels_;
 };
@@ -374,7 +406,7 @@ public:
     /// To a child of this process, which has a copy of it.
     void bequeath(pid_t heir) noexcept {
         try {
-            use().tell(manager_op::bequeath, object_, std::int32_t{heir}, key());
+            use().tell(manager_op::bequeath, object_, heir, key());
         } catch (...) {  // the server has ended
         }
     }

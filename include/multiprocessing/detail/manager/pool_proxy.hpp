@@ -46,7 +46,10 @@ public:
 
     void close() { pool.close(); }
     void terminate() { pool.terminate(); }
-    void join() { pool.join(); }
+    /// As wait_for_client().
+    void join() {
+        while (!pool.join(look_again)) manager_caller<>::current()->require_peer();
+    }
     std::size_t processes() const { return pool.processes(); }
     std::vector<pid_t> worker_pids() const { return pool.worker_pids(); }
     PoolStats stats() const { return pool.stats(); }

@@ -260,9 +260,7 @@ public:
     void run(later<When, Listener> listener, later<When, Connection<>> control) {
         reset_signals();
         for (;;) try {
-                // Not for ever: who does not log in is dropped by who looks.
-                const auto ready = wait({listener, control}, options_.login_timeout);
-                if (ready.empty()) continue;
+                const auto ready = wait({listener, control});
                 if (ready.back() == 1) break;
                 accept(listener);
             } catch (const std::exception& e) {  // no descriptors: wait for some to be free

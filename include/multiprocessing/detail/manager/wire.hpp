@@ -86,6 +86,20 @@ public:
         }
     }
 
+    /// The same if there is room now, through shared memory, of values that lend nothing.
+    /// \return false if there is none
+    template <class... Ts>
+    bool try_post(const Ts&... values) {
+        const encoded message = encode(values...);
+        try {
+            return this->open().try_send(message.pieces(), type.fingerprint);
+        } catch (const EndOfFile&) {
+            throw peer_gone();
+        } catch (const ClosedError&) {
+            throw peer_gone();
+        }
+    }
+
     /// Waits for a message.
     /// \param in_hand  lives until it is decoded
     /// \throws peer_gone; std::bad_alloc: it stays then; OsError

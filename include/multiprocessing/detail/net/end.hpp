@@ -356,13 +356,19 @@ public:
         duration slice = at_first;
         if (!other_closed() && out().put(from, fingerprint, deadline::at_once())) return;
         for (;; slice = std::min(2 * slice, at_last)) {
-            if (other_gone())
-                throw EndOfFile(
-                    "send: the other end of this connection was closed, or its process "
-                    "ended; nobody can receive this");
+            if (other_gone()) throw_nobody_receives();
             require_open();
             if (out().put(from, fingerprint, deadline::after(slice))) return;
         }
+    }
+    /// As send(), if there is room now. \return false if there is none
+    bool try_send(pieces from, std::uint64_t fingerprint) {
+        const use here(*this);
+        require(writable(), "send", "receive");
+        if (most_ != unlimited) require_short(from);
+        look_after_other();
+        if (other_closed()) throw_nobody_receives();
+        return out().put(from, fingerprint, deadline::at_once());
     }
 
     /// Takes the oldest message, as ring::get().
@@ -570,6 +576,11 @@ private:
 
     [[noreturn]] static void throw_closed() {
         throw ClosedError("this end of the connection is closed");
+    }
+    [[noreturn]] static void throw_nobody_receives() {
+        throw EndOfFile(
+            "send: the other end of this connection was closed, or its process ended; nobody can "
+            "receive this");
     }
     void require_open() const {
         if (closed()) throw_closed();

@@ -33,6 +33,7 @@
 #include <multiprocessing/detail/net/address.hpp>
 #include <multiprocessing/detail/net/end.hpp>
 #include <multiprocessing/detail/net/login.hpp>
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/net/remote_end.hpp>
 #include <multiprocessing/detail/net/stream.hpp>
 #include <multiprocessing/detail/net/tcp.hpp>
@@ -139,8 +140,7 @@ public:
                     return std::move(one.made);
                 }
                 set = set_;
-                if (!newcomers_.empty())  // the oldest one
-                    next = deadline::earlier(next, newcomers_.begin()->second.until());
+                if (!newcomers_.empty()) next = deadline::earlier(next, oldest_late());
             }
             if (until.passed()) return {};
             wait_readable(set->get(), next);
@@ -174,9 +174,10 @@ public:
 
     // --- for wait()
 
-    bool prepare(std::vector<later<When, pollfd>>& fds, deadline) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline& next) {
         const std::lock_guard lock(mutex_);
         hear();
+        if (!newcomers_.empty()) next = deadline::earlier(next, oldest_late());
         fds.push_back({set_->get(), POLLIN, 0});
         return !ready_.empty();
     }
@@ -315,6 +316,7 @@ private:
             if (one != newcomers_.end() && hear(one->second)) forget(one);
         }
     }
+    deadline oldest_late() const noexcept { return newcomers_.begin()->second.until(); }
     /// Errors of accept4() that are about one client, who is gone (accept(2)).
     static bool is_of_the_client(int error) noexcept {
         switch (error) {
@@ -332,7 +334,7 @@ private:
                 return false;
         }
     }
-    std::unique_ptr<later<When, stream>> open(unique_fd socket) const {
+    std::unique_ptr<later<When, stream>> open(own_socket socket) const {
         const transport_kind* const kind = options_.transport.kind();
         return std::unique_ptr<later<When, stream>>(
             (kind ? kind : &plain_transport)

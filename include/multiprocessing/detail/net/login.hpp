@@ -42,6 +42,7 @@
 
 #include <multiprocessing/detail/net/address.hpp>
 #include <multiprocessing/detail/net/end.hpp>
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/net/remote_end.hpp>
 #include <multiprocessing/detail/net/stream.hpp>
 #include <multiprocessing/detail/net/tcp.hpp>
@@ -110,10 +111,10 @@ inline std::uint64_t require_listening(pid_t pid, const std::string& what) {
 
 /// \throws OsError as connect() does; TimeoutError; AuthenticationError if another user listens
 template <compiled = compiled::when_used>
-unique_fd connect_unix(const Address& address, deadline until, const std::string& what) {
+own_socket connect_unix(const Address& address, deadline until, const std::string& what) {
     if (address.empty()) throw Error("Client: an address is needed, as Listener::address() has it");
     const unix_address to(address);
-    unique_fd socket = unix_socket();
+    own_socket socket = own_socket::open([] { return unix_socket(); });
     for (;;) {  // waits while the listener's backlog is full
         const auto left = std::chrono::ceil<std::chrono::microseconds>(
             std::min<duration>(until.remaining(), std::chrono::hours(1)));
@@ -196,7 +197,7 @@ any_end<When> log_in(const Address& address, const ClientOptions& options) {
     const std::string what = "Client: connecting to \"" + address.to_string() + '"';
     const transport_kind* const kind =
         options.transport.kind() ? options.transport.kind() : &plain_transport;
-    unique_fd socket =
+    own_socket socket =
         address.is_tcp() ? connect_tcp(address, until, what) : connect_unix(address, until, what);
     if (!address.is_tcp() && !kind->is_keyed) return {give_end<When>(socket.get(), what), nullptr};
     call(what, [&] { return ::fcntl(socket.get(), F_SETFL, O_NONBLOCK); });

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <mutex>
@@ -27,6 +28,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <multiprocessing/detail/net/stream.hpp>
@@ -37,6 +39,7 @@
 #include <multiprocessing/detail/platform/handover.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/detail/ring/waiting.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
@@ -97,11 +100,15 @@ private:
 /// Threads: one may send while another receives, and close() ends what they wait for.
 ///
 /// Owner: the process that made it, or the child into whose arguments it was moved; the open file
-/// knows which (F_SETOWN). No other forked process keeps the socket, so if the owner is killed the
-/// other side sees the end at once.
+/// knows which (F_SETOWN). No other forked process keeps the socket (own_socket.hpp), so if the
+/// owner is killed the other side sees the end at once.
 ///
 /// What a kill leaves: the kernel sends what was written and then the end of the file; of a message
 /// that was half written the other side gets none, but an EndOfFile.
+///
+/// A message that has begun must go on: if nothing more of it comes for `silent`, from when this
+/// side looked on, the other side is given up. Whoever waits is awake then, in whichever way, and
+/// recv() tells.
 template <compiled When>
 class remote_end {
 public:
@@ -125,7 +132,6 @@ public:
             set_owner(handover::heir);
         else
             close();
-        stream_.reset();  // first: a fork must not find a socket that is in no table
         remote_table<When>::get().remove(*this);
     }
 
@@ -175,7 +181,7 @@ public:
         require_own();  // as in send()
         const std::lock_guard lock(receive_);
         require_own();
-        if (!await_message(deadline::never())) throw_over();
+        if (!look(deadline::never())) throw_over();
         struct taken {  // even if the visitor throws
             remote_end& of;
             const std::size_t size;
@@ -193,10 +199,11 @@ public:
         require_own();  // as in send()
         const std::lock_guard lock(receive_);
         require_own();
-        return await_message(until) || over_;
+        return look(until) || over_;
     }
 
-    /// Readable when there is something to do: a part of a message, too.
+    /// Readable when there is something to do: when a part of a message came, too, which poll()
+    /// takes in; and when the other side is given up.
     int fileno() {
         require_own();  // as in send()
         const std::lock_guard lock(receive_);
@@ -206,15 +213,18 @@ public:
                 unique_fd(call("epoll_create1", [] { return ::epoll_create1(EPOLL_CLOEXEC); })));
             unique_fd bell = off_stdio(unique_fd(
                 call("eventfd", [] { return ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); })));
+            unique_fd timer = off_stdio(unique_fd(call(
+                "timerfd_create", [] { return ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC); })));
             epoll_event event{};
             event.events = EPOLLIN;
-            for (const int fd : {fd_, bell.get()})
+            for (const int fd : {fd_, bell.get(), timer.get()})
                 call("epoll_ctl",
                      [&] { return ::epoll_ctl(set.get(), EPOLL_CTL_ADD, fd, &event); });
             set_ = std::move(set);
             bell_ = std::move(bell);
+            timer_ = std::move(timer);
         }
-        ring();
+        refresh();
         return set_.get();
     }
 
@@ -222,7 +232,7 @@ public:
     /// until it has it: what it sends, and nobody receives, would make the kernel take that back.
     void close() noexcept {
         if (closed_.exchange(true, std::memory_order_acq_rel)) return;
-        if (!stream_ || !is_own()) return;  // a forked process: it is another's business
+        if (!is_own()) return;  // in a forked process it is another's business
         if (waiting_.load(std::memory_order_seq_cst) != 0) ::shutdown(fd_, SHUT_RD);  // they end
         const std::lock_guard lock(io_);
         stream_->end();
@@ -242,11 +252,12 @@ public:
 
     // --- for wait()
 
-    bool prepare(std::vector<later<When, pollfd>>& fds, deadline) {
+    bool prepare(std::vector<later<When, pollfd>>& fds, deadline& next) {
         require_own();  // as in send()
         const std::lock_guard lock(receive_);
         require_own();
-        if (await_message(deadline::at_once()) || over_) return true;
+        if (look(deadline::at_once()) || over_) return true;
+        next = deadline::earlier(next, stalled_);
         fds.push_back({fd_, static_cast<short>(awaits_write_ ? POLLOUT : POLLIN), 0});
         return false;
     }
@@ -260,16 +271,17 @@ private:
         std::numeric_limits<std::ptrdiff_t>::max() - sizeof(remote_header);
     static constexpr duration linger = std::chrono::seconds(1);
     static constexpr std::size_t record = 16384;               // bytes: the longest of TLS
-    static constexpr std::size_t at_once = 4 * record;         // bytes to make room for, at least
+    static constexpr std::size_t at_most = 4 * record;         // of room_
     static constexpr std::size_t kept = std::size_t{1} << 20;  // bytes of room after a message
 
     // ---- the owner
 
     void set_owner(pid_t pid) noexcept { ::fcntl(fd_, F_SETOWN, pid); }
     bool is_own() const noexcept { return stream_ && ::fcntl(fd_, F_GETOWN) == ::getpid(); }
+    /// Without a system call: before user code runs, a child has let go of what it was not given.
     void require_own() const {
         if (closed()) throw ClosedError("this end of the connection is closed");
-        if (!is_own())
+        if (!stream_)
             throw ClosedError(
                 "this end of the connection belongs to another process; one to "
                 "another host goes to a child only with the arguments of its Process");
@@ -288,6 +300,7 @@ private:
         stream_.reset();
         set_.reset();
         bell_.reset();
+        timer_.reset();
     }
 
     // ---- bytes
@@ -313,20 +326,26 @@ private:
         }
     }
     template <class F>
-    stream::progress step(F f) {
+    auto step(F f) {
         const std::lock_guard lock(io_);
         return f();
     }
+    /// Awake for a while: on one host an answer comes sooner than an idle core wakes up.
     bool await(int event, deadline until) {
         waiting_.fetch_add(1, std::memory_order_seq_cst);  // before closed() is looked at
         pollfd one{fd_, static_cast<short>(event), 0};
-        const bool ready = closed() || poll_until(&one, 1, until) > 0;
+        const auto ready_now = [&] { return closed() || ::poll(&one, 1, 0) > 0; };
+        bool ready = !until.is_at_once() && spin_(0, ready_now);
+        if (!ready) {
+            spin_.sleeps();
+            ready = closed() || poll_until(&one, 1, until) > 0;
+        }
         waiting_.fetch_sub(1, std::memory_order_relaxed);  // a count
         return ready;
     }
-    /// The other side is not to be trusted any more.
-    void cut() noexcept {
-        closed_.store(true, std::memory_order_release);
+    /// Nothing more is heard from the other side, nor said.
+    void give_up() noexcept {
+        over_ = true;
         ::shutdown(fd_, SHUT_RDWR);
     }
 
@@ -336,29 +355,32 @@ private:
         std::memcpy(&header, in_.data() + begin_, sizeof header);
         return header;
     }
-    /// Bytes that must be buffered before the first message is whole.
-    std::size_t wanted() {
-        if (buffered() < sizeof(remote_header)) return sizeof(remote_header);
-        const remote_header header = first_header();
-        if (header.length > most_) {
-            cut();
-            throw Error("recv: the other side announced a message of " +
-                        std::to_string(header.length) + " bytes, and max_message is " +
-                        std::to_string(most_) + "; the connection was closed");
-        }
-        return sizeof header + static_cast<std::size_t>(header.length);
+    /// Bytes of the first message that is not whole, as announced; 0: that has not come.
+    std::uint64_t announced() const noexcept {
+        return buffered() < sizeof(remote_header) ? 0 : first_header().length;
     }
-    bool whole() { return buffered() >= sizeof(remote_header) && buffered() >= wanted(); }
+    /// Bytes that must be buffered before the first message is whole. It is not too long.
+    std::size_t wanted() const noexcept {
+        return sizeof(remote_header) + static_cast<std::size_t>(announced());
+    }
+    bool too_long() const noexcept { return announced() > most_; }
+    bool whole() const noexcept {
+        return buffered() >= sizeof(remote_header) && !too_long() && buffered() >= wanted();
+    }
+    /// Whether the other side has to go on.
+    bool in_message() {
+        return buffered() != 0 || step([&] { return stream_ && stream_->holds_part(); });
+    }
 
     /// Room behind what is buffered. It grows with what came, not with what was announced.
     std::span<std::byte> room() {
-        if (begin_ != 0 && in_.size() - end_ < at_once) {
+        if (begin_ != 0 && in_.size() - end_ < room_) {
             std::memmove(in_.data(), in_.data() + begin_, buffered());
             end_ -= begin_;
             begin_ = 0;
         }
-        if (in_.size() - end_ < at_once) {
-            const std::size_t more = std::max(at_once, std::min(buffered(), wanted() - buffered()));
+        if (in_.size() - end_ < room_) {
+            const std::size_t more = std::max(room_, std::min(buffered(), wanted() - buffered()));
             in_.resize(end_ + more);
         }
         return std::span(in_).subspan(end_);
@@ -372,69 +394,103 @@ private:
                 in_.shrink_to_fit();
             }
         }
-        ring();
+        refresh();
     }
 
-    /// \return whether a whole message is buffered; if not, and it is not over, the deadline came
-    /// \throws TimeoutError if the host can't be reached, EndOfFile if it stopped in a message
+    /// \return whether a whole message is buffered; if not, it is over_, or the deadline came
     bool await_message(deadline until) {
         while (!whole()) {
             if (over_) return false;
             if (closed()) throw ClosedError("this end of the connection is closed");
+            if (too_long()) {
+                give_up();
+                return false;
+            }
             const auto to = room();
             std::size_t size = 0;
-            const auto result = step([&] { return stream_->read(to, size); });
+            auto result = stream::progress::ended;
+            try {
+                result = step([&] { return stream_->read(to, size); });
+            } catch (const Error&) {
+                failure_ = std::current_exception();
+            }
             awaits_write_ = result == stream::progress::awaits_write;
             if (result == stream::progress::done) {
                 end_ += size;
+                if (size == to.size()) room_ = at_most;
+                stalled_ = deadline::never();
                 continue;
             }
             if (result == stream::progress::ended) {
                 over_ = true;
-                ring();
+                return false;
+            }
+            if (!in_message())
+                stalled_ = deadline::never();
+            else if (stalled_.is_never())
+                stalled_ = deadline::after(silent_);
+            if (stalled_.passed()) {
+                failure_ = std::make_exception_ptr(
+                    EndOfFile("recv: the other side stopped in the middle of a message; the "
+                              "connection was closed"));
+                give_up();
                 return false;
             }
             if (until.passed()) return false;
-            // A message that has begun must go on; between messages there may be silence.
-            const deadline stalled = buffered() != 0 ? deadline::after(silent_) : deadline::never();
-            if (!await(awaits_write_ ? POLLOUT : POLLIN, deadline::earlier(until, stalled)) &&
-                stalled.passed()) {
-                cut();
-                throw EndOfFile(
-                    "recv: the other side stopped in the middle of a message; the "
-                    "connection was closed");
-            }
+            await(awaits_write_ ? POLLOUT : POLLIN, deadline::earlier(until, stalled_));
         }
         return true;
     }
-    [[noreturn]] void throw_over() const {
-        throw EndOfFile(buffered() == 0
+    [[noreturn]] void throw_over() {
+        if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+        if (too_long()) {
+            closed_.store(true, std::memory_order_release);
+            throw Error("recv: the other side announced a message of " +
+                        std::to_string(announced()) + " bytes, and max_message is " +
+                        std::to_string(most_) + "; the connection was closed");
+        }
+        throw EndOfFile(!in_message()
                             ? "recv: the other side of this connection closed it, or has ended; "
                               "what came before that was received"
                             : "recv: the other side of this connection ended in the middle of a "
                               "message");
     }
 
-    /// Makes what fileno() gave readable while something is buffered, for poll() knows no buffer.
-    void ring() noexcept {
+    /// await_message(), and what fileno() gave shows it.
+    bool look(deadline until) {
+        const bool got = await_message(until);
+        show(got || over_);
+        return got;
+    }
+    void refresh() noexcept {
+        if (!bell_) return;
+        try {
+            look(deadline::at_once());
+        } catch (...) {  // the next call tells
+            show(true);
+        }
+    }
+    /// Makes what fileno() gave readable while recv() would not block, for poll() knows no buffer;
+    /// and when the other side is to be given up.
+    void show(bool ready) noexcept {
         if (!bell_) return;
         eventfd_t n;
-        bool ready = over_;
-        try {
-            ready = await_message(deadline::at_once()) || over_;
-        } catch (...) {  // the next call tells
-            ready = true;
-        }
-        if (ready)
-            retry([&] { return ::eventfd_write(bell_.get(), 1); });
-        else
-            retry([&] { return ::eventfd_read(bell_.get(), &n); });
+        if (std::exchange(shown_, ready) != ready)
+            retry([&] {
+                return ready ? ::eventfd_write(bell_.get(), 1) : ::eventfd_read(bell_.get(), &n);
+            });
+        const deadline next = ready ? deadline::never() : stalled_;
+        if (std::exchange(timed_, next) == next) return;
+        itimerspec at{};
+        if (!next.is_never()) at.it_value = next.absolute();
+        ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &at, nullptr);
     }
 
     std::unique_ptr<later<When, stream>> stream_;  // null: another process has it
     const int fd_;
     const std::uint64_t most_, theirs_;
     const duration silent_;
+    spinner spin_{std::chrono::microseconds(50)};
     std::atomic<bool> closed_{false};
     std::atomic<int> waiting_{0};  // calls that wait for the socket
 
@@ -444,9 +500,15 @@ private:
     std::mutex receive_;                      // held by who receives; guards these:
     std::vector<later<When, std::byte>> in_;  // [begin_, end_) was read
     std::size_t begin_ = 0, end_ = 0;
-    bool over_ = false;          // nothing will follow
-    bool awaits_write_ = false;  // the stream, before it can read
-    unique_fd set_, bell_;       // fileno(): the socket, and what says that something is buffered
+    std::size_t room_ = record;   // bytes to make room for, at least
+    bool over_ = false;           // nothing will follow
+    std::exception_ptr failure_;  // why, once; null: the other side ended, or said too much
+    bool awaits_write_ = false;   // the stream, before it can read
+    deadline stalled_ = deadline::never();  // when the other side is given up, in a message
+    // fileno(): the socket; what says that something is buffered; and when it is to be given up
+    unique_fd set_, bell_, timer_;
+    bool shown_ = false;                  // by the bell
+    deadline timed_ = deadline::never();  // what the timer is set to
 
     std::mutex io_;  // guards the stream; never held while waiting
 };

@@ -12,8 +12,8 @@
 
 #include <sys/socket.h>
 
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
-#include <multiprocessing/detail/platform/unique_fd.hpp>
 #include <multiprocessing/detail/process/auth_key.hpp>
 #include <multiprocessing/errors.hpp>
 
@@ -30,7 +30,7 @@ public:
         ended,         // the other side ended it, or is gone
     };
 
-    explicit stream(unique_fd socket) noexcept : socket_(std::move(socket)) {}
+    explicit stream(own_socket socket) noexcept : socket_(std::move(socket)) {}
     stream(const stream&) = delete;
     stream& operator=(const stream&) = delete;
     virtual ~stream() = default;
@@ -48,6 +48,8 @@ public:
     virtual progress write(std::span<const std::byte> from, std::size_t& size) = 0;
     /// Says that nothing will follow. Once.
     virtual void end() noexcept = 0;
+    /// Whether it has a part of what read() can give only when the rest is there, too.
+    virtual bool holds_part() noexcept = 0;
 
     /// What a failed call on the socket means.
     /// \throws TimeoutError
@@ -80,7 +82,7 @@ public:
     }
 
 private:
-    unique_fd socket_;
+    own_socket socket_;
 };
 
 /// The bytes as they are: anybody on the way can read and change them, and anybody can connect.
@@ -93,6 +95,7 @@ public:
         return transmit(from, size);
     }
     void end() noexcept override {}
+    bool holds_part() noexcept override { return false; }
 };
 
 struct transport_kind {
@@ -101,11 +104,11 @@ struct transport_kind {
     bool is_keyed;
     /// Doesn't block. \param key  null unless it is keyed. \return one that the caller deletes: a
     /// unique_ptr would be compiled with each include
-    stream* (*open)(unique_fd socket, side, const AuthKey* key);
+    stream* (*open)(own_socket socket, side, const AuthKey* key);
 };
 
 inline constexpr transport_kind plain_transport{
-    false, [](unique_fd socket, transport_kind::side, const AuthKey*) {
+    false, [](own_socket socket, transport_kind::side, const AuthKey*) {
         return static_cast<stream*>(new plain_stream(std::move(socket)));
     }};
 

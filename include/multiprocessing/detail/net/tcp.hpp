@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <netdb.h>
 #include <netinet/in.h>
@@ -19,6 +20,7 @@
 #include <sys/socket.h>
 
 #include <multiprocessing/detail/net/address.hpp>
+#include <multiprocessing/detail/net/own_socket.hpp>
 #include <multiprocessing/detail/platform/call.hpp>
 #include <multiprocessing/detail/platform/clock.hpp>
 #include <multiprocessing/detail/platform/compiled.hpp>
@@ -54,6 +56,7 @@ public:
         found_.reset(found);
     }
 
+    const addrinfo* all() const noexcept { return found_.get(); }
     /// Calls `f(host)` for one after the other until it gives a socket; else the last error stands.
     template <class F>
     unique_fd first(F f) const {
@@ -122,29 +125,54 @@ inline void tune(int socket, duration unreachable) noexcept {
     set(IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(limit.count()));
 }
 
+/// To the first of these addresses that answers, as RFC 8305 has it: one that is silent for a
+/// quarter of a second has the next one tried beside it.
+/// \throws OsError, of the last one, as connect() does; TimeoutError
+template <compiled When = compiled::when_used>
+own_socket connect_to_any(const addrinfo* hosts, deadline until, const std::string& what) {
+    static constexpr duration head_start = std::chrono::milliseconds(250);
+    std::vector<later<When, own_socket>> tried;
+    std::vector<later<When, pollfd>> fds;
+    int error = EADDRNOTAVAIL;
+    for (bool late = false; hosts || (!tried.empty() && !late);) {
+        if (hosts) {
+            own_socket one = own_socket::open([&] { return tcp_socket(*hosts); });
+            if (one && (::connect(one.get(), hosts->ai_addr, hosts->ai_addrlen) == 0 ||
+                        errno == EINPROGRESS || errno == EINTR)) {
+                fds.push_back({one.get(), POLLOUT, 0});
+                tried.push_back(std::move(one));
+            } else {
+                error = errno;
+            }
+            hosts = hosts->ai_next;
+        }
+        if (tried.empty()) continue;
+        poll_until(fds, hosts ? deadline::earlier(until, deadline::after(head_start)) : until);
+        for (std::size_t i = 0; i < tried.size();) {
+            if (fds[i].revents == 0) {
+                ++i;
+                continue;
+            }
+            socklen_t size = sizeof error;
+            const int fd = tried[i].get();
+            ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+            // Where nobody listens, in the range of clients' ports, it may get the same one.
+            if (error == 0 && own_address_of(fd) == peer_address_of(fd)) error = ECONNREFUSED;
+            if (error == 0) return std::move(tried[i]);
+            tried.erase(tried.begin() + static_cast<std::ptrdiff_t>(i));
+            fds.erase(fds.begin() + static_cast<std::ptrdiff_t>(i));
+        }
+        late = !hosts && until.passed();
+    }
+    if (!tried.empty() || error == ETIMEDOUT)
+        throw TimeoutError(what + ": nobody answered in time");
+    throw_os_error(error, what);
+}
+
 /// \throws Error if there is no such host; OsError as connect() does; TimeoutError
 template <compiled When = compiled::when_used>
-unique_fd connect_tcp(const Address& address, deadline until, const std::string& what) {
-    int error = 0;
-    unique_fd socket = tcp_hosts<When>(address, false, what).first([&](const addrinfo& host) {
-        unique_fd one = tcp_socket(host);
-        if (!one || (::connect(one.get(), host.ai_addr, host.ai_addrlen) != 0 &&
-                     errno != EINPROGRESS && errno != EINTR)) {
-            error = errno;
-            return unique_fd();
-        }
-        pollfd connected{one.get(), POLLOUT, 0};
-        if (poll_until(&connected, 1, until) <= 0) {
-            error = ETIMEDOUT;
-            return unique_fd();
-        }
-        socklen_t size = sizeof error;
-        ::getsockopt(one.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-        return error == 0 ? std::move(one) : unique_fd();
-    });
-    if (!socket && error == ETIMEDOUT) throw TimeoutError(what + ": nobody answered in time");
-    if (!socket) throw_os_error(error, what);
-    return socket;
+own_socket connect_tcp(const Address& address, deadline until, const std::string& what) {
+    return connect_to_any<When>(tcp_hosts<When>(address, false, what).all(), until, what);
 }
 
 /// \param bound  is set to where it listens: the port may have been 0

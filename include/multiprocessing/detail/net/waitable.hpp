@@ -89,13 +89,14 @@ private:
 
     using descriptors = std::vector<pollfd>;
 
+    /// \param next  when to look at the latest: it may make that earlier
     /// \return true if it is ready; else when one of the descriptors that it adds is, it may be
     template <class W>
     static bool prepare(void* object, detail::later<detail::used_by<W>, descriptors>& fds,
-                        detail::deadline until) {
+                        detail::deadline& next) {
         W& one = *static_cast<W*>(object);
         if constexpr (detail::waits_itself<W>) {
-            return detail::wait_access::own(one).prepare(fds, until);
+            return detail::wait_access::own(one).prepare(fds, next);
         } else if constexpr (detail::waits_for_task<W>) {
             const int fd = detail::wait_access::task(one)->completion();
             if (one.ready()) return true;
@@ -124,7 +125,7 @@ private:
 
     int descriptor_ = -1;
     void* object_ = nullptr;
-    bool (*prepare_)(void*, descriptors&, detail::deadline);  // null: a descriptor
+    bool (*prepare_)(void*, descriptors&, detail::deadline&);  // null: a descriptor
     bool (*is_ready_)(void*);
 };
 
@@ -147,12 +148,13 @@ std::vector<std::size_t> wait(std::span<const Waitable> things, std::optional<du
                                                         1);  // of each thing's in fds
     for (;;) {
         fds.clear();
+        detail::deadline next = until;
         for (std::size_t i = 0; i < things.size(); ++i) {
             const Waitable& one = things[i];
             begin[i] = fds.size();
             if (!one.prepare_) {
                 fds.push_back({one.descriptor_, POLLIN, 0});
-            } else if (one.prepare_(one.object_, fds, until)) {
+            } else if (one.prepare_(one.object_, fds, next)) {
                 fds.resize(begin[i]);
                 ready.push_back(i);
             }
@@ -162,7 +164,7 @@ std::vector<std::size_t> wait(std::span<const Waitable> things, std::optional<du
         }
         begin[things.size()] = fds.size();
         // Those that did not say so may be ready by now; so all are asked at one instant.
-        if (detail::poll_until(fds, ready.empty() ? until : detail::deadline::at_once()) > 0)
+        if (detail::poll_until(fds, ready.empty() ? next : detail::deadline::at_once()) > 0)
             for (std::size_t i = 0; i < things.size(); ++i) {
                 const auto mine = std::span(fds).subspan(begin[i], begin[i + 1] - begin[i]);
                 if (std::none_of(mine.begin(), mine.end(), [](pollfd p) { return p.revents; }))

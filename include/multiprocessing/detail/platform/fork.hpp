@@ -31,6 +31,7 @@ struct fork_hooks {
         processes,
         connections,
         remote_connections,
+        sockets,
         listeners,
         thread_ids,
         parts

@@ -244,21 +244,24 @@ public:
     }
 
     /// Waits until every task is answered, and ends the workers.
-    void join() {
+    /// \return false if the deadline came before all was answered
+    bool join(deadline until = deadline::never()) {
         require_here();
-        wait(deadline::never(), [this] {
+        const bool answered = wait(until, [this] {
             return out_.load(std::memory_order_acquire) == 0 &&
                    jobs_.load(std::memory_order_acquire) == 0;
         });
+        if (!answered) return false;
         bool broken;
         {
             const std::lock_guard lock(mutex_);
-            if (std::exchange(joined_, true)) return;
+            if (std::exchange(joined_, true)) return true;
             broken = broken_ != nullptr;
         }
         stop_collector();
         if (broken || terminated_) back_->terminate();
         back_->finish();
+        return true;
     }
 
     void terminate() {

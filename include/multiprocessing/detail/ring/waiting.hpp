@@ -21,7 +21,8 @@ namespace multiprocessing::detail {
 /// Two processes that have put each other to sleep (one was preempted for a moment) never meet
 /// again within a time that is shorter than a wake-up. So one that has given up tries a long spin
 /// now and then: after a few sleeps, but after many waits that a sched_yield ended, since then both
-/// share a core, where a spin only keeps the partner away.
+/// share a core, where a spin only keeps the partner away. Each that fails doubles the time to the
+/// next one.
 class spinner {
 public:
     explicit spinner(duration most) : most_(most.count()) {}
@@ -34,6 +35,7 @@ public:
     bool operator()(std::uint64_t bytes, Ready ready, Begin begin) {
         if (most_ == 0) return false;
         const int misses = misses_.load(relaxed);
+        const int next_try = next_try_.load(relaxed);
         const bool tries_again = misses >= next_try;
         if (misses >= given_up && !tries_again) {
             misses_.store(misses + 1, relaxed);
@@ -47,12 +49,14 @@ public:
             for (int i = 0; i < 4; ++i) {
                 if (ready()) {
                     misses_.store(0, relaxed);
+                    if (tries_again) next_try_.store(first_try, relaxed);
                     return true;
                 }
                 cpu_relax();
             }
         } while (deadline::clock() < end);
         misses_.store(tries_again ? given_up : misses + 1, relaxed);
+        if (tries_again) next_try_.store(std::min(2 * next_try, last_try), relaxed);
         return false;
     }
 
@@ -64,18 +68,18 @@ public:
     /// The wait will end by a wake-up.
     void sleeps() noexcept {
         if (const int misses = misses_.load(relaxed); misses >= given_up)
-            misses_.store(misses + next_try / 8, relaxed);
+            misses_.store(misses + first_try / 8, relaxed);
     }
 
 private:
     static constexpr auto relaxed = std::memory_order_relaxed;
     static constexpr int given_up = 5;  // misses; each spins half as long as the one before
-    static constexpr int next_try = 256;
+    static constexpr int first_try = 256, last_try = 32 * first_try;  // counted as misses
     static constexpr std::uint64_t largest = std::uint64_t{8} << 20;
     static constexpr std::int64_t wake_up = 100'000;  // nanoseconds
 
     const std::int64_t most_;  // nanoseconds
-    std::atomic<int> misses_{0};
+    std::atomic<int> misses_{0}, next_try_{first_try};
 };
 
 /// A getter that keeps up with a fast putter would look at the tail after every message or two, and
