@@ -1133,6 +1133,25 @@ TEST_CASE("manager: every call of a killed server ends with EndOfFile (K5)", "[m
     CHECK(late.exit_status() == 0);
 }
 
+TEST_CASE("manager: the end of a killed server passes guards (K5)", "[managers][kill]") {
+    mp::Manager manager;
+    const auto lock = manager.Lock();
+    const auto value = manager.Value<int>(1);
+    const auto condition = manager.Condition();
+    const auto units = manager.Semaphore(1);
+    const auto ends = [&] {
+        const std::lock_guard a(lock);
+        const std::lock_guard b(value);
+        const std::lock_guard c(condition);
+        const std::lock_guard d(units);
+        ::kill(manager.pid(), SIGKILL);
+        for (;;) value.get();
+    };
+    CHECK_THROWS_AS(ends(), mp::EndOfFile);
+    CHECK_THROWS_AS(lock.release(), mp::EndOfFile);
+    CHECK_THROWS_AS(units.release(), mp::EndOfFile);
+}
+
 TEST_CASE("manager: shutdown ends the calls that wait, and the objects", "[managers]") {
     const test::no_leaks guard;
     const pipe_of freed;

@@ -376,6 +376,7 @@ int main(int argc, char** argv) {
     kill_sweep sweep(argc, argv);
     pool_host::watch_forks();
     pool_lab lab;
-    pool_scenarios(sweep, lab).add_all();
+    pool_scenarios all(sweep, lab);  // part of what it adds
+    all.add_all();
     return sweep.run();
 }

@@ -110,8 +110,9 @@ struct scenario {
     std::function<void(bystanders&)> reset;  // tester: fresh state, early helpers
     std::function<void()> prepare = {};      // victim, before its first kill point
     std::function<void()> operation = {};    // victim: what is killed
-    // Or the victim is a process that reset() has made: named here, it goes on when it is traced,
-    // to an int3.
+    // Or the victim is a process that reset() has made, or a thread of one, which is killed with
+    // it: named here, it goes on when it is traced, to an int3. Without go_on it is stepped from
+    // where it sleeps.
     std::function<pid_t()> seized = {};
     std::function<void()> go_on = {};
     std::function<void(bystanders&)> on_block = {};  // tester: the victim sleeps for the first time
@@ -208,6 +209,7 @@ private:
         const pid_t victim = s.seized();
         if (victim <= 0 || ::ptrace(PTRACE_ATTACH, victim, 0, 0) != 0) give_up("no victim");
         wait_status(victim, __WALL);
+        if (!s.go_on) return victim;
         s.go_on();
         for (int signal = 0; signal != SIGTRAP;) {
             ::ptrace(PTRACE_CONT, victim, 0, signal == SIGSTOP ? 0 : signal);

@@ -34,6 +34,15 @@ namespace detail {
 /// What is left until then, for the server; max(): for ever.
 inline duration left_until(deadline until) noexcept { return until.remaining(); }
 
+/// For destructors of guards, which must not throw.
+template <class P>
+void release_if_there(const P& of) {
+    try {
+        of.release();
+    } catch (const EndOfFile&) {  // with the server
+    }
+}
+
 /// Proxies of what can be taken.
 /// \tparam T  has acquire(duration), release(), recover(duration), locked()
 template <class T, class Derived>
@@ -42,8 +51,10 @@ public:
     lock_proxy() = default;
     using proxy_of<T>::proxy_of;
 
+    /// unlock() does the same, but nothing if the server has ended, and the lock with it: so
+    /// EndOfFile can pass a std::lock_guard.
     /// \throws ProcessError if this thread does not hold it
-    void release() const { give(); }
+    void release() const { this->template call<&T::release>(); }
     /// As Lock::recover().
     void recover() const { this->template call<&T::recover>(duration::max()); }
     /// \return false if the timeout ended first
@@ -59,7 +70,7 @@ protected:
 private:
     friend lockable<Derived>;
     bool take(deadline until) const { return this->template call<&T::acquire>(left_until(until)); }
-    void give() const { this->template call<&T::release>(); }
+    void give() const { release_if_there(*this); }
 };
 
 }  // namespace detail
@@ -157,6 +168,7 @@ public:
     bool try_acquire_until(std::chrono::time_point<Clock, Duration> end) const {
         return take(deadline_at(end));
     }
+    /// unlock() is release(1), but nothing if the server has ended.
     void release(std::size_t units = 1) const { this->template call<&semaphore::release>(units); }
     std::size_t value() const { return this->template call<&semaphore::value>(); }
     bool locked() const { return value() == 0; }
@@ -166,7 +178,7 @@ private:
     bool take(deadline until) const {
         return this->template call<&semaphore::acquire>(left_until(until));
     }
-    void give() const { release(); }
+    void give() const { release_if_there(*this); }
 };
 
 }  // namespace detail
