@@ -36,7 +36,7 @@
 namespace multiprocessing {
 namespace detail {
 
-template <compiled = compiled::when_used>
+template <compiled When = compiled::when_used>
 class hosted_pool {
 public:
     using mp_concurrent_tag = void;
@@ -48,7 +48,7 @@ public:
     void terminate() { pool.terminate(); }
     /// As wait_for_client().
     void join() {
-        while (!pool.join(look_again)) manager_caller<>::current()->require_peer();
+        while (!pool.join(look_again)) manager_caller<When>::current()->require_peer();
     }
     std::size_t processes() const { return pool.processes(); }
     std::vector<pid_t> worker_pids() const { return pool.worker_pids(); }

@@ -4,7 +4,6 @@
 /// \file
 /// Sockets that forked children don't keep.
 
-#include <memory>
 #include <mutex>
 #include <utility>
 
@@ -75,31 +74,34 @@ public:
     /// \param make  gives a unique_fd, under a lock. An empty one leaves errno
     template <class F>
     static own_socket open(F make) {
-        own_socket made;
         socket_table& table = socket_table::get();
-        made.entry_ = std::make_unique<socket_table::entry>();
+        own_socket made;
+        made.entry_ = new socket_table::entry;
         const std::lock_guard lock(process_identity::get().tables);
+        table.add(*made.entry_);  // first: make() may throw
         made.entry_->fd = make();
-        table.add(*made.entry_);
         return made;
     }
-    own_socket(own_socket&&) noexcept = default;
+    own_socket(own_socket&& other) noexcept : entry_(std::exchange(other.entry_, nullptr)) {}
     own_socket& operator=(own_socket&& other) noexcept {
         std::swap(entry_, other.entry_);
         return *this;
     }
     ~own_socket() {
         if (!entry_) return;
-        const std::lock_guard lock(process_identity::get().tables);
-        entry_->fd.reset();
-        socket_table::get().remove(*entry_);
+        {
+            const std::lock_guard lock(process_identity::get().tables);
+            entry_->fd.reset();
+            socket_table::get().remove(*entry_);
+        }
+        delete entry_;
     }
 
     int get() const noexcept { return entry_ ? entry_->fd.get() : -1; }
     explicit operator bool() const noexcept { return get() >= 0; }
 
 private:
-    std::unique_ptr<socket_table::entry> entry_;
+    socket_table::entry* entry_ = nullptr;  // its own; null: moved from
 };
 
 }  // namespace multiprocessing::detail

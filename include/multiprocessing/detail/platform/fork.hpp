@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 
 #include <fcntl.h>
@@ -134,11 +133,11 @@ struct MP_EXPORT only_one {
 
 private:
     [[gnu::cold, gnu::noinline]] static T& make() {
-        std::unique_ptr<T> mine(new T);
+        T* const mine = new T;
         T* first = nullptr;
-        if (!made.compare_exchange_strong(first, mine.get(), std::memory_order_acq_rel))
-            return *first;
-        return *mine.release();
+        if (made.compare_exchange_strong(first, mine, std::memory_order_acq_rel)) return *mine;
+        delete mine;
+        return *first;
     }
 };
 
