@@ -80,6 +80,7 @@ public:
         lock_.init();
     }
     static void init(places all) {
+        static_assert(sizeof(barrier_state) % 8 == 0);  // the places lie behind it
         for (barrier_party& one : all) one.there.init();
     }
 

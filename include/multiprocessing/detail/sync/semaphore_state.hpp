@@ -80,6 +80,7 @@ public:
     using ledger = std::span<later<When, unit_holder>>;  // empty: not robust
 
     void init(std::size_t units, bool bounded) {
+        static_assert(sizeof(void*) != 8 || sizeof(semaphore_state) == 96);
         if (units > most)
             throw Error("a semaphore has at most 2147483647 units, not " + std::to_string(units));
         word_.store(static_cast<std::uint32_t>(units) << 1, std::memory_order_relaxed);  // alone
