@@ -215,7 +215,6 @@ public:
 
 private:
     friend only_one<module_table>;
-    friend std::default_delete<module_table>;
     struct entry {
         loaded_module what;
         const entry* next;
