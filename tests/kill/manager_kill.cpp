@@ -486,9 +486,6 @@ private:
                      return lab_.one_of(has().list.copy(), {1, 2, 3}, {1, 2, 3, 4});
                  },
              .stride = 17});
-        // Whole sweeps only: on a busy machine some kills in start() leave the child without the
-        // object though start() is found to have returned.
-        if (time_budget()) return;
         add({.name = "start a Process with a proxy that nobody else has",
              .reset = {},
              .prepare = prepare,

@@ -13,11 +13,11 @@
 /// A single step costs some 30 us, so instruction n is reached by breakpoints, each at an address
 /// that is not passed between the one before and its own place, and the rest by steps. (An int3 in
 /// the victim's own copy of the page, taken out again: hardware breakpoints never hit in some
-/// virtual machines, and nothing says so. None is set over a fork: the child would have it.) A
-/// victim that was not where it should be when it was killed counts as
-/// astray: more than a few mean that the sweep is not one. The kernel's clock code in the vdso
-/// counts as one instruction: it touches nothing that is shared, and repeats itself while a stepped
-/// process is too slow for it. x86-64 only: elsewhere `kill_points_work` is false.
+/// virtual machines, and nothing says so. A child that the victim forks gets its code without it.)
+/// A victim that was not where it should be when it was killed counts as astray: more than a few
+/// mean that the sweep is not one. The kernel's clock code in the vdso counts as one instruction:
+/// it touches nothing that is shared, and repeats itself while a stepped process is too slow for
+/// it. x86-64 only: elsewhere `kill_points_work` is false.
 ///
 /// What it does not show: more than one interleaving a scenario (the others rest or sleep), kills
 /// inside a system call other than asleep, other memory models. The soaks are for those.
@@ -45,7 +45,6 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -220,7 +219,11 @@ private:
         return victim;
     }
     static pid_t start_victim(const scenario& s) {
-        if (s.seized) return seize_victim(s);
+        const pid_t victim = s.seized ? seize_victim(s) : fork_victim(s);
+        ::ptrace(PTRACE_SETOPTIONS, victim, 0, PTRACE_O_TRACEFORK);
+        return victim;
+    }
+    static pid_t fork_victim(const scenario& s) {
         const pid_t victim = fork_child([&s] {
             ::ptrace(PTRACE_TRACEME, 0, 0, 0);
             if (s.prepare) s.prepare();
@@ -236,10 +239,15 @@ private:
         return victim;
     }
     /// \param ticks  milliseconds asleep after which it counts as such
-    static stop wait_stop(pid_t victim, int ticks = ticks_asleep) {
+    stop wait_stop(pid_t victim, int ticks = ticks_asleep) const {
         for (int asleep = 0, status;;) {
-            if (::waitpid(victim, &status, __WALL) == victim)
-                return WIFSTOPPED(status) ? stop::stepped : stop::gone;
+            if (::waitpid(victim, &status, __WALL) == victim) {
+                if (!WIFSTOPPED(status)) return stop::gone;
+                if (status >> 16 == 0) return stop::stepped;
+                let_child_go(victim);
+                ::ptrace(set_ ? PTRACE_CONT : PTRACE_SINGLESTEP, victim, 0, 0);
+                continue;
+            }
             asleep = process_state(victim) == 'S' ? asleep + 1 : 0;
             if (asleep >= ticks) return stop::asleep;
         }
@@ -247,34 +255,53 @@ private:
     /// An int3 in the code of one process.
     class breakpoint {
     public:
-        breakpoint(pid_t victim, std::uintptr_t at)
-            : victim_(victim), at_(at), code_(::ptrace(PTRACE_PEEKTEXT, victim, at, 0)) {}
-        void set() const { ::ptrace(PTRACE_POKETEXT, victim_, at_, (code_ & ~0xffL) | 0xcc); }
+        /// \param set  the one that is
+        breakpoint(const breakpoint*& set, pid_t victim, std::uintptr_t at)
+            : set_(set), victim_(victim), at_(at), code_(::ptrace(PTRACE_PEEKTEXT, victim, at, 0)) {
+            ::ptrace(PTRACE_POKETEXT, victim_, at_, (code_ & ~0xffL) | 0xcc);
+            set_ = this;
+        }
+        breakpoint(const breakpoint&) = delete;
+        breakpoint& operator=(const breakpoint&) = delete;
+        ~breakpoint() { set_ = nullptr; }
         /// After a hit: as if it had not been there.
         void take_back() const {
-            ::ptrace(PTRACE_POKETEXT, victim_, at_, code_);
+            take_from(victim_);
             ::ptrace(PTRACE_POKEUSER, victim_, offsetof(struct user, regs.rip), at_);
         }
+        void take_from(pid_t process) const { ::ptrace(PTRACE_POKETEXT, process, at_, code_); }
 
     private:
+        const breakpoint*& set_;
         pid_t victim_;
         std::uintptr_t at_;
         long code_;
     };
+    /// A child of the victim was stopped at its birth, as the victim is now.
+    void let_child_go(pid_t victim) const {
+        unsigned long child = 0;
+        ::ptrace(PTRACE_GETEVENTMSG, victim, 0, &child);
+        const auto pid = static_cast<pid_t>(child);
+        int status = 0;
+        while (::waitpid(pid, &status, __WALL) < 0 && errno == EINTR) {
+        }
+        if (!WIFSTOPPED(status)) return;
+        if (set_) set_->take_from(pid);
+        ::ptrace(PTRACE_DETACH, pid, 0, 0);
+    }
     static std::uintptr_t instruction_pointer(pid_t victim) {
         return static_cast<std::uintptr_t>(
             ::ptrace(PTRACE_PEEKUSER, victim, offsetof(struct user, regs.rip), 0));
     }
     /// One instruction on from `at`; out of the vdso if it is there, at a function's entry.
-    stop step(pid_t victim, std::uintptr_t at) const {
+    stop step(pid_t victim, std::uintptr_t at) {
         if (at < vdso_.first || at >= vdso_.second) {
             ::ptrace(PTRACE_SINGLESTEP, victim, 0, 0);
             return wait_stop(victim);
         }
         const auto stack = ::ptrace(PTRACE_PEEKUSER, victim, offsetof(struct user, regs.rsp), 0);
         const breakpoint behind(
-            victim, static_cast<std::uintptr_t>(::ptrace(PTRACE_PEEKDATA, victim, stack, 0)));
-        behind.set();
+            set_, victim, static_cast<std::uintptr_t>(::ptrace(PTRACE_PEEKDATA, victim, stack, 0)));
         ::ptrace(PTRACE_CONT, victim, 0, 0);
         const stop how = wait_stop(victim);
         if (how == stop::stepped) behind.take_back();
@@ -315,25 +342,12 @@ private:
         long sleeps = 0;
         bool acted = false;
     };
-    static stop pass_block(const scenario& s, bystanders& others, pid_t victim, block_state& b) {
+    stop pass_block(const scenario& s, bystanders& others, pid_t victim, block_state& b) const {
         if (b.acted || !s.on_block)
             return s.wakes_itself ? wait_stop(victim, ticks_timeout) : stop::asleep;
         b.acted = true;
         s.on_block(others);
         return wait_stop(victim, s.wakes_itself ? ticks_timeout : ticks_woken);
-    }
-
-    /// Whether it is about to fork.
-    bool forks(pid_t victim, const user_regs_struct& regs) {
-        const auto at = static_cast<std::uintptr_t>(regs.rip);
-        if (at >= vdso_.first && at < vdso_.second) return false;
-        auto known = is_syscall_.find(at);
-        if (known == is_syscall_.end())
-            known = is_syscall_
-                        .emplace(at, (::ptrace(PTRACE_PEEKTEXT, victim, at, 0) & 0xffff) == 0x050f)
-                        .first;
-        return known->second && (regs.rax == SYS_clone || regs.rax == SYS_clone3 ||
-                                 regs.rax == SYS_fork || regs.rax == SYS_vfork);
     }
 
     /// Until it went the same way twice; else the shortest of some, since on a busy machine a
@@ -343,7 +357,6 @@ private:
         for (int others = 0; others < 3; ++others) {
             const kill_result before = r;
             const auto trace = trace_;
-            const auto forks = forks_;
             const long sleeps_before = sleeps;
             r.instructions = 0;
             sleeps = measure(s, r);
@@ -351,7 +364,6 @@ private:
             if (trace_.size() > trace.size()) {
                 r = before;
                 trace_ = trace;
-                forks_ = forks;
                 sleeps = sleeps_before;
             }
             if (same) break;
@@ -367,13 +379,9 @@ private:
         const pid_t victim = start_victim(s);
         block_state block;
         trace_.clear();
-        forks_.clear();
         for (;;) {
-            user_regs_struct regs{};
-            ::ptrace(PTRACE_GETREGS, victim, 0, &regs);
-            const auto at = static_cast<std::uintptr_t>(regs.rip);
+            const std::uintptr_t at = instruction_pointer(victim);
             if (at == reinterpret_cast<std::uintptr_t>(&mp_test_operation_ends)) break;
-            if (forks(victim, regs)) forks_.push_back(static_cast<long>(trace_.size()));
             trace_.push_back(at);
             stop how = step(victim, at);
             if (how == stop::asleep) {
@@ -397,14 +405,13 @@ private:
             long at, cost;
         };
         std::vector<place> cheap;  // behind each no cheaper one comes
-        auto fork = forks_.begin();
-        long barrier = -1, cost = 0;
+        long cost = 0;
         for (long n = 0; n < size; ++n) {
             const std::uintptr_t address = trace_[static_cast<std::size_t>(n)];
             if (n > 0) {
                 ++cost;
                 const auto passed = last.find(address);
-                const long first = std::max(barrier, passed == last.end() ? -1 : passed->second);
+                const long first = passed == last.end() ? -1 : passed->second;
                 const auto from =
                     std::upper_bound(cheap.begin(), cheap.end(), first,
                                      [](long before, const place& one) { return before < one.at; });
@@ -417,7 +424,6 @@ private:
             last[address] = n;
             while (!cheap.empty() && cheap.back().cost >= cost) cheap.pop_back();
             cheap.push_back({n, cost});
-            if (fork != forks_.end() && *fork == n) barrier = n, ++fork;
         }
     }
     /// The breakpoints on the way to instruction n, {from, to}, the last first.
@@ -463,8 +469,7 @@ private:
                 std::optional<breakpoint> mark;
                 if (far) {
                     way.pop_back();
-                    mark.emplace(victim, trace_[static_cast<std::size_t>(next)]);
-                    mark->set();
+                    mark.emplace(set_, victim, trace_[static_cast<std::size_t>(next)]);
                 }
                 stop what;
                 if (far) {
@@ -529,10 +534,9 @@ private:
     bool verbose_;
     const address_range vdso_ = vdso();
     const std::vector<address_range> runtime_ = code_of({"/libgcc_s", "/libstdc++", "/ld-linux"});
+    const breakpoint* set_ = nullptr;    // the one that is
     std::vector<std::uintptr_t> trace_;  // address of instruction n
-    std::vector<long> forks_;            // instructions that fork
     std::vector<long> from_;  // where a breakpoint at instruction n is to be set; -1: step there
-    std::unordered_map<std::uintptr_t, bool> is_syscall_;  // by address
 };
 
 #else
