@@ -275,9 +275,10 @@ private:
         } else {
             using chunks = chunker<R, F, iterator_of<Range>, sentinel_of<Range>, Star>;
             const auto total = size_of(range);
-            const auto job = std::make_shared<map_job<R, chunks>>(
-                front_, TaskOptions<M>{}, progress_count(options.progress, total), callable,
-                std::ranges::begin(range), std::ranges::end(range), total, plan<F>(options));
+            const auto job = std::make_shared<map_job<R>>(
+                front_, TaskOptions<M>{}, progress_count(options.progress, total),
+                std::make_unique<chunks>(*front_, callable, std::ranges::begin(range),
+                                         std::ranges::end(range), total, plan<F>(options)));
             job->run();
             return AsyncResult<M>(job).get();
         }
@@ -315,9 +316,10 @@ private:
                     kept->push_back(std::forward<decltype(each)>(each));
             using chunks = chunker<R, F, keeping_iterator<item>, std::default_sentinel_t, Star>;
             const std::optional<std::size_t> total = kept->size();
-            const auto job = std::make_shared<map_job<R, chunks>>(
-                front_, std::move(told), progress_count(options.progress, total), callable,
-                keeping_iterator<item>(kept), std::default_sentinel, total, plan<F>(options));
+            const auto job = std::make_shared<map_job<R>>(
+                front_, std::move(told), progress_count(options.progress, total),
+                std::make_unique<chunks>(*front_, callable, keeping_iterator<item>(kept),
+                                         std::default_sentinel, total, plan<F>(options)));
             job->pump(true);
             return AsyncResult<M>(job);
         }
@@ -329,12 +331,16 @@ private:
         if constexpr (!item_result<false, F, item_of<Range>>::check()) {
             return refused_as<ImapResults<R>>();
         } else {
-            using chunks = chunker<R, F, iterator_of<Range>, sentinel_of<Range>, false>;
+            using chunks =
+                range_chunker<Range, chunker<R, F, iterator_of<Range>, sentinel_of<Range>, false>>;
             front_->require_open();
             if (options.chunksize == 0) options.chunksize = 1;
             const auto total = size_of(range);
-            const auto job = std::make_shared<imap_job<R, Range, chunks, Ordered>>(
-                front_, std::forward<Range>(range), callable, total, plan<F>(options));
+            const chunk_plan cut = plan<F>(options);
+            const auto job = std::make_shared<imap_job<R, Ordered>>(
+                front_,
+                std::make_unique<chunks>(*front_, std::forward<Range>(range), callable, total, cut),
+                cut);
             return ImapResults<R>(
                 job, [job] { job->abandon(); }, progress_count(options.progress, total));
         }

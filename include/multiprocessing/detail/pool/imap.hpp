@@ -12,6 +12,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>  // declares std::ranges::enable_view, without the rest of <ranges>
 #include <type_traits>
 #include <utility>
@@ -42,17 +43,26 @@ public:
     virtual std::shared_ptr<chunk<R>> next() = 0;
 };
 
-template <class R, class Range, class Chunker, bool Ordered>
-class imap_job final : public result_source<R>,
-                       public std::enable_shared_from_this<imap_job<R, Range, Chunker, Ordered>> {
+/// A chunker with the range.
+template <class Range, class Chunker>
+class range_chunker final : held_range<Range>, public Chunker {
 public:
-    template <class F>
-    imap_job(std::shared_ptr<pool_front<used_by<R>>> front, Range&& range, const F& callable,
-             std::optional<std::size_t> total, chunk_plan plan)
+    template <class Front, class F>
+    range_chunker(Front& front, Range&& range, const F& callable, std::optional<std::size_t> total,
+                  chunk_plan plan)
+        : held_range<Range>(std::forward<Range>(range)),
+          Chunker(front, callable, std::ranges::begin(this->get()), std::ranges::end(this->get()),
+                  total, plan) {}
+};
+
+template <class R, bool Ordered>
+class imap_job final : public result_source<R>,
+                       public std::enable_shared_from_this<imap_job<R, Ordered>> {
+public:
+    imap_job(std::shared_ptr<pool_front<used_by<R>>> front,
+             std::unique_ptr<chunk_source<R>> chunks_in, chunk_plan plan)
         : front_(std::move(front)),
-          range_(std::forward<Range>(range)),
-          chunks_in_(*front_, callable, std::ranges::begin(range_.get()),
-                     std::ranges::end(range_.get()), total, plan),
+          chunks_in_(std::move(chunks_in)),
           window_(std::max<std::size_t>(
               1, plan.window != 0
                      ? (plan.window + plan.chunksize - 1) / std::max<std::size_t>(1, plan.chunksize)
@@ -101,9 +111,9 @@ private:
     }
 
     void fill() {
-        while (!failed_ && count() < window_ && !chunks_in_.at_end()) {
+        while (!failed_ && count() < window_ && !chunks_in_->at_end()) {
             try {
-                chunks_in_.send(false, [&](const std::shared_ptr<chunk<R>>& made) {
+                chunks_in_->send(false, [&](const std::shared_ptr<chunk<R>>& made) {
                     const std::lock_guard lock(mutex_);
                     out_.push_back(made);
                     if constexpr (!Ordered)  // it moves over without an allocation
@@ -125,14 +135,13 @@ private:
                 if (!out_.empty() && out_.back()->id.generation == 0) out_.pop_back();
                 (Ordered ? out_ : done_).push_back(place);
                 place->complete();
-                failed_ = !chunks_in_.pass();
+                failed_ = !chunks_in_->pass();
             }
         }
     }
 
     std::shared_ptr<pool_front<used_by<R>>> front_;
-    held_range<Range> range_;
-    Chunker chunks_in_;
+    std::unique_ptr<chunk_source<R>> chunks_in_;
     std::size_t window_;  // chunks
     std::mutex mutex_;    // the rest, against on_complete
     std::list<std::shared_ptr<chunk<R>>> out_, done_;

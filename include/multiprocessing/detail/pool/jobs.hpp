@@ -322,22 +322,20 @@ struct chunk_plan {
     const char* name = "";
 };
 
-/// Cuts an input range into chunks and sends them. One thread at a time.
-template <class R, class F, class Iterator, class Sentinel, bool Star>
-class chunker {
+/// Cuts an input range into chunks and sends them. One thread at a time. What depends on the
+/// callable and on the range is its heir's, so that a job is compiled once for each result type.
+template <class R>
+class chunk_source {
 public:
-    using item = std::iter_value_t<Iterator>;
+    /// \param item_size  of items that are flat, else 0
+    chunk_source(pool_front<used_by<R>>& front, callable_ref callable, std::size_t item_size,
+                 std::optional<std::size_t> total, chunk_plan plan)
+        : front_(front), reference_(callable), item_size_(item_size), total_(total), plan_(plan) {}
+    chunk_source(const chunk_source&) = delete;
+    chunk_source& operator=(const chunk_source&) = delete;
+    virtual ~chunk_source() = default;
 
-    chunker(pool_front<used_by<R>>& front, F callable, Iterator begin, Sentinel end,
-            std::optional<std::size_t> total, chunk_plan plan)
-        : front_(front),
-          callable_(std::move(callable)),
-          next_(std::move(begin)),
-          end_(std::move(end)),
-          total_(total),
-          plan_(plan) {}
-
-    bool at_end() { return !refused_ && next_ == end_; }
+    bool at_end() { return !refused_ && is_over(); }
     /// Chunks that should be out for each worker, the one that it is at included. While all
     /// processors compute, this thread may get its turn after some milliseconds only: so much work
     /// lies ready, unless the items may turn out to be longer.
@@ -357,7 +355,7 @@ public:
         passes_ = false;
         auto made = std::make_shared<chunk<R>>();
         bytes_.clear();
-        append_callable(bytes_, callable_);
+        append_callable_to(bytes_);
         const std::size_t most = size();
         const std::uint32_t items = append_items(most);
         made->items = items;
@@ -366,8 +364,8 @@ public:
         made->more.timeout = plan_.timeout;
         made->more.retries = plan_.retries;
         made->name = plan_.name;
-        made->more.callable = reference();
-        if constexpr (!Star && flat<item>) made->item_size = sizeof(item);
+        made->more.callable = reference_;
+        made->item_size = item_size_;
         if constexpr (!std::is_void_v<R>) made->values.resize(items);
         if (items > 1 || plan_.retries != 0) made->more.kept = bytes_;
         sent_ += items;
@@ -381,7 +379,7 @@ public:
     /// the range, of which no more can be read
     bool pass() {
         if (!std::exchange(passes_, false)) return false;
-        ++next_;
+        skip();
         ++sent_;
         return true;
     }
@@ -392,8 +390,20 @@ public:
         done_.fetch_add(task.items, std::memory_order_release);  // (D) busy_
     }
 
+protected:
+    std::vector<std::byte> bytes_;  // of the chunk that is being made
+    std::exception_ptr refused_;    // of the next item, or of reading it
+    bool passes_ = false;           // the exception is an item's
+
 private:
     static constexpr std::int64_t target = 100'000;  // nanoseconds of work in a chunk
+
+    virtual bool is_over() = 0;
+    virtual void skip() = 0;
+    virtual void append_callable_to(std::vector<std::byte>& bytes) = 0;
+    /// To bytes_. \return how many: `most`, or what is left, or what is in front of one that was
+    /// refused
+    virtual std::uint32_t append_items(std::size_t most) = 0;
 
     std::size_t size() {
         const std::uint64_t done = done_.exchange(0, std::memory_order_acquire);  // (D)
@@ -414,8 +424,39 @@ private:
         return last_;
     }
 
-    /// \return how many: `most`, or what is left, or what is in front of one that was refused
-    std::uint32_t append_items(std::size_t most) {
+    pool_front<used_by<R>>& front_;
+    const callable_ref reference_;
+    const std::size_t item_size_;
+    const std::optional<std::size_t> total_;
+    const chunk_plan plan_;
+    double each_ = 0;  // nanoseconds an item took lately; 0: not known yet
+    std::size_t last_ = 1;
+    std::uint64_t sent_ = 0;
+    std::atomic<std::uint64_t> done_{0};
+    std::atomic<std::int64_t> busy_{0};
+};
+
+template <class R, class F, class Iterator, class Sentinel, bool Star>
+class chunker : public chunk_source<R> {
+public:
+    using item = std::iter_value_t<Iterator>;
+
+    chunker(pool_front<used_by<R>>& front, F callable, Iterator begin, Sentinel end,
+            std::optional<std::size_t> total, chunk_plan plan)
+        : chunk_source<R>(front, reference(), !Star && flat<item> ? sizeof(item) : 0, total, plan),
+          callable_(std::move(callable)),
+          next_(std::move(begin)),
+          end_(std::move(end)) {}
+
+private:
+    using chunk_source<R>::bytes_, chunk_source<R>::refused_, chunk_source<R>::passes_;
+
+    bool is_over() override { return next_ == end_; }
+    void skip() override { ++next_; }
+    void append_callable_to(std::vector<std::byte>& bytes) override {
+        append_callable(bytes, callable_);
+    }
+    std::uint32_t append_items(std::size_t most) override {
         std::uint32_t items = 0;
         std::size_t whole = bytes_.size();
         try {
@@ -477,20 +518,9 @@ private:
             return reference_to<map_thunk<F, item>>();
     }
 
-    pool_front<used_by<R>>& front_;
     F callable_;
     Iterator next_;
     Sentinel end_;
-    std::optional<std::size_t> total_;
-    chunk_plan plan_;
-    double each_ = 0;  // nanoseconds an item took lately; 0: not known yet
-    std::size_t last_ = 1;
-    std::uint64_t sent_ = 0;
-    std::exception_ptr refused_;  // of the next item, or of reading it
-    bool passes_ = false;         // the exception is an item's
-    std::atomic<std::uint64_t> done_{0};
-    std::atomic<std::int64_t> busy_{0};
-    std::vector<std::byte> bytes_;
 };
 
 template <class R>
@@ -498,20 +528,19 @@ using map_result = std::conditional_t<std::is_void_v<R>, void,
                                       std::vector<std::conditional_t<std::is_void_v<R>, int, R>>>;
 
 /// A map: all results in order, or the failure of the lowest index.
-template <class R, class Chunker>
+template <class R>
 class map_job final : public async_state<map_result<R>>,
-                      public std::enable_shared_from_this<map_job<R, Chunker>> {
+                      public std::enable_shared_from_this<map_job<R>> {
 public:
     using async_value = map_result<R>;
 
-    template <class... Args>
     map_job(std::shared_ptr<pool_front<used_by<R>>> front, TaskOptions<map_result<R>> options,
-            progress_count progress, Args&&... args)
+            progress_count progress, std::unique_ptr<chunk_source<R>> chunks_in)
         : front_(std::move(front)),
           job_(*front_),
           options_(std::move(options)),
           progress_(std::move(progress)),
-          chunks_in_(*front_, std::forward<Args>(args)...) {}
+          chunks_in_(std::move(chunks_in)) {}
 
     /// Sends chunks until enough are out. One thread does; another that comes meanwhile leaves it a
     /// note to look again.
@@ -567,14 +596,14 @@ public:
 private:
     void send_some(bool in_background) {
         const auto enough = [this] {
-            const std::size_t chunks = chunks_in_.depth() * front_->back().workers();
+            const std::size_t chunks = chunks_in_->depth() * front_->back().workers();
             enough_.store(chunks, std::memory_order_relaxed);  // a guess
             return chunks;
         };
         try {
             while (!failing() && out_.load(std::memory_order_acquire) < enough() &&
-                   !chunks_in_.at_end())
-                chunks_in_.send(in_background, [&](const std::shared_ptr<chunk<R>>& made) {
+                   !chunks_in_->at_end())
+                chunks_in_->send(in_background, [&](const std::shared_ptr<chunk<R>>& made) {
                     made->on_error = [this](chunk<R>& c, std::uint32_t item) { on_error(c, item); };
                     made->on_complete = [this, self = this->shared_from_this(), in_background](
                                             chunk<R>& c) { on_complete(c, in_background); };
@@ -582,14 +611,14 @@ private:
                     chunks_.push_back(made);
                     out_.fetch_add(1, std::memory_order_relaxed);  // (C): one thread sends
                 });
-            ended_.store(failing() || chunks_in_.at_end(), std::memory_order_release);
+            ended_.store(failing() || chunks_in_->at_end(), std::memory_order_release);
         } catch (...) {  // of the range, of encoding, of sending
             const std::lock_guard lock(mutex_);
             if (!chunks_.empty() && chunks_.back()->id.generation == 0) {
                 chunks_.pop_back();
                 out_.fetch_sub(1, std::memory_order_relaxed);
             }
-            fail_at(chunks_in_.sent(), std::current_exception());
+            fail_at(chunks_in_->sent(), std::current_exception());
             ended_.store(true, std::memory_order_release);
         }
     }
@@ -620,7 +649,7 @@ private:
     }
 
     void on_complete(chunk<R>& c, bool in_background) {
-        chunks_in_.note_done(c);
+        chunks_in_->note_done(c);
         if (progress_.wanted() && later([this, self = this->shared_from_this(), items = c.items,
                                          failed = c.more.failures, in_background] {
                 try {
@@ -677,7 +706,7 @@ private:
         if (!error) try {
                 values = std::make_shared<value>();
                 if constexpr (!std::is_void_v<R>) {
-                    values->reserve(chunks_in_.sent());
+                    values->reserve(chunks_in_->sent());
                     for (const auto& each : all)
                         if constexpr (std::is_same_v<R, bool>)
                             for (const unsigned char one : each->values)
@@ -715,7 +744,7 @@ private:
     typename pool_front<used_by<R>>::job job_;  // until it is settled
     TaskOptions<map_result<R>> options_;
     progress_count progress_;  // the collecting thread's
-    Chunker chunks_in_;
+    std::unique_ptr<chunk_source<R>> chunks_in_;
     std::mutex mutex_;
     std::vector<std::shared_ptr<chunk<R>>> chunks_;
     std::exception_ptr error_;
