@@ -490,39 +490,6 @@ TEST_CASE("archive: encoded messages may be alive side by side, and be moved", "
     CHECK(decode<std::string>(join(second)) == "second");
 }
 
-TEST_CASE("archive: threads have buffers of their own", "[archive][threads]") {
-    std::vector<std::thread> threads;
-    std::atomic<int> wrong{0};
-    for (int t = 0; t < 4; ++t)
-        threads.emplace_back([t, &wrong] {
-            for (int i = 0; i < 200; ++i) {
-                const std::string text(static_cast<std::size_t>(i * 100),
-                                       static_cast<char>('a' + t));
-                const auto message = encode(user(t), text);
-                bytes all;
-                for (const auto p : message.pieces()) all.insert(all.end(), p.begin(), p.end());
-                user u;
-                std::string back;
-                decode_into(all, u, back);
-                if (back != text || u != user(t)) ++wrong;
-            }
-        });
-    for (auto& thread : threads) thread.join();
-    CHECK(wrong == 0);
-}
-
-TEST_CASE("archive: a buffer that grew is not kept for ever", "[archive]") {
-    using mp::detail::kept_buffer;
-    const std::vector<std::string> large(30000, std::string(100, 'x'));
-    CHECK(message_of(large).size() > 3'000'000);
-    const auto* grown = kept_buffer::buffer;
-    CHECK(grown != nullptr);
-    for (int i = 0; i < 70; ++i) CHECK(message_of(i).size() == 4);
-    std::vector<std::string> larger(200000, std::string(100, 'x'));
-    CHECK(message_of(larger).size() > 16 << 20);
-    CHECK(kept_buffer::buffer == nullptr);
-}
-
 TEST_CASE("archive: exceptions of users' functions pass, on both sides", "[archive]") {
     CHECK_THROWS_AS(message_of(throws()), std::domain_error);
     CHECK_THROWS_AS(decode<throws>(message_of(1)), std::domain_error);
