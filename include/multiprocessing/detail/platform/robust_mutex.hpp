@@ -46,6 +46,7 @@ inline deadline with_a_moment(deadline until) noexcept {
 ///     glibc wakes the next waiter. So no wait is longer than `look_again` at a time.
 /// The memory of a lock must stay mapped while any thread of the process may be in lock() or
 /// unlock() (glibc bug 14485).
+/// Taking a free lock is inlined, what must wait is not: a third of a small message's time.
 class robust_mutex {
 public:
     /// On memory that is all zero and that nobody else sees yet.
@@ -65,8 +66,15 @@ public:
     /// A deadline of at_once() waits for a holder's few instructions, `patience` at most.
     /// \param abandoned  if given, set to true when the last holder died
     /// \return false if the deadline passed
-    bool lock(deadline until, duration patience = look_again, bool* abandoned = nullptr) {
-        if (try_lock(abandoned)) return true;
+    [[gnu::always_inline]] bool lock(deadline until, duration patience = look_again,
+                                     bool* abandoned = nullptr) {
+        return try_lock(abandoned) || wait(until, patience, abandoned);
+    }
+
+    void unlock() noexcept { ::pthread_mutex_unlock(&mutex_); }
+
+private:
+    [[gnu::noinline]] bool wait(deadline until, duration patience, bool* abandoned) {
         for (;;) {
             const deadline slice = deadline::after(patience);
             const bool last = until <= slice;
@@ -75,9 +83,6 @@ public:
         }
     }
 
-    void unlock() noexcept { ::pthread_mutex_unlock(&mutex_); }
-
-private:
     bool timed_lock(deadline until, bool* abandoned) {
 #ifdef MP_DETAIL_TSAN  // it knows timedlock, but not clocklock
         const auto at =
@@ -89,13 +94,16 @@ private:
 #endif
     }
 
-    bool owned(int result, bool* abandoned) {
+    [[gnu::always_inline]] bool owned(int result, bool* abandoned) {
         if (result == EOWNERDEAD) {
             result = ::pthread_mutex_consistent(&mutex_);
             if (abandoned) *abandoned = true;
         }
         if (result == 0) return true;
         if (result == EBUSY || result == ETIMEDOUT) return false;
+        refuse(result);
+    }
+    [[noreturn, gnu::noinline]] static void refuse(int result) {
         throw_os_error(result, "locking a robust mutex");
     }
 
@@ -113,7 +121,8 @@ public:
     held& operator=(const held&) = delete;
     ~held() { unlock(); }
 
-    bool lock(robust_mutex& mutex, deadline until, duration patience = look_again) {
+    [[gnu::always_inline]] bool lock(robust_mutex& mutex, deadline until,
+                                     duration patience = look_again) {
         if (mutex.lock(until, patience)) mutex_ = &mutex;
         return mutex_ != nullptr;
     }

