@@ -748,7 +748,7 @@ TEST_CASE("log_to_stderr: Python's format, silent unless asked", "[process]") {
           "[INFO/P] process exiting with exitcode 3\n");
 }
 
-TEST_CASE("Process: 2,000 cycles leave descriptors, memory and zombies as they were", "[process]") {
+TEST_CASE("Process: cycles leave descriptors, memory and zombies as they were", "[process]") {
     const test::no_leaks guard;
     const auto cycle = [](int times) {
         for (int i = 0; i < times; ++i) {

@@ -274,6 +274,7 @@ private:
             return refused_as<M>();
         } else {
             using chunks = chunker<R, F, iterator_of<Range>, sentinel_of<Range>, Star>;
+            front_->require_open();
             const auto total = size_of(range);
             const auto job = std::make_shared<map_job<R>>(
                 front_, TaskOptions<M>{}, progress_count(options.progress, total),
@@ -307,6 +308,7 @@ private:
             return refused_as<AsyncResult<M>>();
         } else {
             using item = item_of<Range>;
+            front_->require_open();
             // Kept, so that the range need not outlive the call.
             auto kept = std::make_shared<std::vector<item>>();
             for (auto&& each : range)
@@ -336,11 +338,9 @@ private:
             front_->require_open();
             if (options.chunksize == 0) options.chunksize = 1;
             const auto total = size_of(range);
-            const chunk_plan cut = plan<F>(options);
             const auto job = std::make_shared<imap_job<R, Ordered>>(
-                front_,
-                std::make_unique<chunks>(*front_, std::forward<Range>(range), callable, total, cut),
-                cut);
+                front_, std::make_unique<chunks>(*front_, std::forward<Range>(range), callable,
+                                                 total, plan<F>(options)));
             return ImapResults<R>(
                 job, [job] { job->abandon(); }, progress_count(options.progress, total));
         }

@@ -13,7 +13,8 @@
 /// A single step costs some 30 us, so instruction n is reached by breakpoints, each at an address
 /// that is not passed between the one before and its own place, and the rest by steps. (An int3 in
 /// the victim's own copy of the page, taken out again: hardware breakpoints never hit in some
-/// virtual machines, and nothing says so. A child that the victim forks gets its code without it.)
+/// virtual machines, and nothing says so. A child that the victim forks
+/// gets its code without it; once it starts a thread, the rest of the way is stepped.)
 /// A victim that was not where it should be when it was killed counts as astray: more than a few
 /// mean that the sweep is not one. The kernel's clock code in the vdso counts as one instruction:
 /// it touches nothing that is shared, and repeats itself while a stepped process is too slow for
@@ -220,7 +221,8 @@ private:
     }
     static pid_t start_victim(const scenario& s) {
         const pid_t victim = s.seized ? seize_victim(s) : fork_victim(s);
-        ::ptrace(PTRACE_SETOPTIONS, victim, 0, PTRACE_O_TRACEFORK);
+        if (::ptrace(PTRACE_SETOPTIONS, victim, 0, PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE) != 0)
+            give_up("no news of forks");
         return victim;
     }
     static pid_t fork_victim(const scenario& s) {
@@ -238,14 +240,18 @@ private:
         }
         return victim;
     }
+    /// The victim's next stop: of a step, or at the breakpoint if one is set.
     /// \param ticks  milliseconds asleep after which it counts as such
-    stop wait_stop(pid_t victim, int ticks = ticks_asleep) const {
+    stop wait_stop(pid_t victim, int ticks = ticks_asleep) {
         for (int asleep = 0, status;;) {
             if (::waitpid(victim, &status, __WALL) == victim) {
                 if (!WIFSTOPPED(status)) return stop::gone;
-                if (status >> 16 == 0) return stop::stepped;
-                let_child_go(victim);
-                ::ptrace(set_ ? PTRACE_CONT : PTRACE_SINGLESTEP, victim, 0, 0);
+                if (const int event = status >> 16; event != 0)
+                    let_child_go(victim, event == PTRACE_EVENT_CLONE);
+                else if (!set_ || set_->is_in() || set_->reached())
+                    return stop::stepped;
+                ::ptrace(set_ && set_->is_in() ? PTRACE_CONT : PTRACE_SINGLESTEP, victim, 0, 0);
+                asleep = 0;
                 continue;
             }
             asleep = process_state(victim) == 'S' ? asleep + 1 : 0;
@@ -255,38 +261,40 @@ private:
     /// An int3 in the code of one process.
     class breakpoint {
     public:
-        /// \param set  the one that is
-        breakpoint(const breakpoint*& set, pid_t victim, std::uintptr_t at)
-            : set_(set), victim_(victim), at_(at), code_(::ptrace(PTRACE_PEEKTEXT, victim, at, 0)) {
+        breakpoint(pid_t victim, std::uintptr_t at)
+            : victim_(victim), at_(at), code_(::ptrace(PTRACE_PEEKTEXT, victim, at, 0)) {
             ::ptrace(PTRACE_POKETEXT, victim_, at_, (code_ & ~0xffL) | 0xcc);
-            set_ = this;
         }
-        breakpoint(const breakpoint&) = delete;
-        breakpoint& operator=(const breakpoint&) = delete;
-        ~breakpoint() { set_ = nullptr; }
-        /// After a hit: as if it had not been there.
-        void take_back() const {
+        bool is_in() const { return in_; }
+        /// The victim is at its place, the int3 being out.
+        bool reached() const { return instruction_pointer(victim_) == at_; }
+        void take_out() {
             take_from(victim_);
-            ::ptrace(PTRACE_POKEUSER, victim_, offsetof(struct user, regs.rip), at_);
+            in_ = false;
         }
         void take_from(pid_t process) const { ::ptrace(PTRACE_POKETEXT, process, at_, code_); }
+        /// After a hit: as if it had not been there.
+        void take_back() {
+            take_out();
+            if (instruction_pointer(victim_) == at_ + 1)
+                ::ptrace(PTRACE_POKEUSER, victim_, offsetof(struct user, regs.rip), at_);
+        }
 
     private:
-        const breakpoint*& set_;
         pid_t victim_;
         std::uintptr_t at_;
         long code_;
+        bool in_ = true;
     };
-    /// A child of the victim was stopped at its birth, as the victim is now.
-    void let_child_go(pid_t victim) const {
+    /// A child of the victim was stopped at its birth, or a thread, as the victim is now. (One that
+    /// is born while the victim is being killed asleep stays stopped: the check hangs then.)
+    void let_child_go(pid_t victim, bool thread) {
+        if (set_ && thread) set_->take_out();
         unsigned long child = 0;
-        ::ptrace(PTRACE_GETEVENTMSG, victim, 0, &child);
+        if (::ptrace(PTRACE_GETEVENTMSG, victim, 0, &child) != 0 || child == 0) return;
         const auto pid = static_cast<pid_t>(child);
-        int status = 0;
-        while (::waitpid(pid, &status, __WALL) < 0 && errno == EINTR) {
-        }
-        if (!WIFSTOPPED(status)) return;
-        if (set_) set_->take_from(pid);
+        if (!WIFSTOPPED(wait_status(pid, __WALL))) return;
+        if (set_ && !thread) set_->take_from(pid);
         ::ptrace(PTRACE_DETACH, pid, 0, 0);
     }
     static std::uintptr_t instruction_pointer(pid_t victim) {
@@ -300,12 +308,15 @@ private:
             return wait_stop(victim);
         }
         const auto stack = ::ptrace(PTRACE_PEEKUSER, victim, offsetof(struct user, regs.rsp), 0);
-        const breakpoint behind(
-            set_, victim, static_cast<std::uintptr_t>(::ptrace(PTRACE_PEEKDATA, victim, stack, 0)));
+        set_.emplace(victim,
+                     static_cast<std::uintptr_t>(::ptrace(PTRACE_PEEKDATA, victim, stack, 0)));
         ::ptrace(PTRACE_CONT, victim, 0, 0);
-        const stop how = wait_stop(victim);
-        if (how == stop::stepped) behind.take_back();
-        return how;
+        return wait_stop(victim);
+    }
+    /// After a stop that was waited for.
+    void leave_breakpoint() {
+        if (set_) set_->take_back();
+        set_.reset();
     }
     using address_range = std::pair<std::uintptr_t, std::uintptr_t>;
     static std::vector<address_range> code_of(std::initializer_list<const char*> names) {
@@ -331,7 +342,8 @@ private:
             return at >= one.first && at < one.second;
         });
     }
-    static void kill_victim(pid_t victim) {
+    void kill_victim(pid_t victim) {
+        set_.reset();
         ::kill(victim, SIGKILL);
         for (int status = 0x7f; !WIFEXITED(status) && !WIFSIGNALED(status);)
             if (::waitpid(victim, &status, __WALL) < 0 && errno != EINTR) break;
@@ -342,7 +354,7 @@ private:
         long sleeps = 0;
         bool acted = false;
     };
-    stop pass_block(const scenario& s, bystanders& others, pid_t victim, block_state& b) const {
+    stop pass_block(const scenario& s, bystanders& others, pid_t victim, block_state& b) {
         if (b.acted || !s.on_block)
             return s.wakes_itself ? wait_stop(victim, ticks_timeout) : stop::asleep;
         b.acted = true;
@@ -389,6 +401,7 @@ private:
                 how = pass_block(s, others, victim, block);
             }
             if (how != stop::stepped) break;
+            leave_breakpoint();
             ++r.instructions;
         }
         kill_victim(victim);
@@ -466,13 +479,10 @@ private:
             for (long done = 0; done < n;) {
                 const bool far = !way.empty() && way.back().first == done;
                 const long next = far ? way.back().second : done + 1;
-                std::optional<breakpoint> mark;
-                if (far) {
-                    way.pop_back();
-                    mark.emplace(set_, victim, trace_[static_cast<std::size_t>(next)]);
-                }
                 stop what;
                 if (far) {
+                    way.pop_back();
+                    set_.emplace(victim, trace_[static_cast<std::size_t>(next)]);
                     ::ptrace(PTRACE_CONT, victim, 0, 0);
                     what = wait_stop(victim);
                 } else {
@@ -483,7 +493,7 @@ private:
                     what = pass_block(s, others, victim, block);
                 }
                 if (what != stop::stepped) break;
-                if (far) mark->take_back();
+                leave_breakpoint();
                 done = next;
             }
             if (process_state(victim) == 't') at = instruction_pointer(victim);
@@ -534,7 +544,7 @@ private:
     bool verbose_;
     const address_range vdso_ = vdso();
     const std::vector<address_range> runtime_ = code_of({"/libgcc_s", "/libstdc++", "/ld-linux"});
-    const breakpoint* set_ = nullptr;    // the one that is
+    std::optional<breakpoint> set_;
     std::vector<std::uintptr_t> trace_;  // address of instruction n
     std::vector<long> from_;  // where a breakpoint at instruction n is to be set; -1: step there
 };

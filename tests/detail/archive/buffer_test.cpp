@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include <multiprocessing/detail/archive/buffer.hpp>
 #include <multiprocessing/detail/archive/memory.hpp>
 
 #include "support/catch.hpp"

@@ -46,7 +46,8 @@ inline deadline with_a_moment(deadline until) noexcept {
 ///     glibc wakes the next waiter. So no wait is longer than `look_again` at a time.
 /// The memory of a lock must stay mapped while any thread of the process may be in lock() or
 /// unlock() (glibc bug 14485).
-/// Taking a free lock is inlined, what must wait is not: a third of a small message's time.
+/// To take a free one is inlined, also into large functions, and to wait is not: each message of a
+/// ring takes one, and calls cost it as much as the lock.
 class robust_mutex {
 public:
     /// On memory that is all zero and that nobody else sees yet.
@@ -103,7 +104,7 @@ private:
         if (result == EBUSY || result == ETIMEDOUT) return false;
         refuse(result);
     }
-    [[noreturn, gnu::noinline]] static void refuse(int result) {
+    [[noreturn, gnu::cold, gnu::noinline]] static void refuse(int result) {
         throw_os_error(result, "locking a robust mutex");
     }
 

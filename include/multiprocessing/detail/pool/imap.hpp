@@ -43,7 +43,7 @@ public:
     virtual std::shared_ptr<chunk<R>> next() = 0;
 };
 
-/// A chunker with the range.
+/// A chunker with its range, which is there before the iterators and goes after them.
 template <class Range, class Chunker>
 class range_chunker final : held_range<Range>, public Chunker {
 public:
@@ -60,13 +60,10 @@ class imap_job final : public result_source<R>,
                        public std::enable_shared_from_this<imap_job<R, Ordered>> {
 public:
     imap_job(std::shared_ptr<pool_front<used_by<R>>> front,
-             std::unique_ptr<chunk_source<R>> chunks_in, chunk_plan plan)
+             std::unique_ptr<chunk_source<R>> chunks_in)
         : front_(std::move(front)),
           chunks_in_(std::move(chunks_in)),
-          window_(std::max<std::size_t>(
-              1, plan.window != 0
-                     ? (plan.window + plan.chunksize - 1) / std::max<std::size_t>(1, plan.chunksize)
-                     : 4 * front_->back().workers())) {}
+          window_(chunks_in_->window()) {}
 
     /// What was not begun is not begun; what runs is let go.
     void abandon() noexcept {

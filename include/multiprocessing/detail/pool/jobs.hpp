@@ -328,9 +328,9 @@ template <class R>
 class chunk_source {
 public:
     /// \param item_size  of items that are flat, else 0
-    chunk_source(pool_front<used_by<R>>& front, callable_ref callable, std::size_t item_size,
+    chunk_source(pool_front<used_by<R>>& front, std::size_t item_size,
                  std::optional<std::size_t> total, chunk_plan plan)
-        : front_(front), reference_(callable), item_size_(item_size), total_(total), plan_(plan) {}
+        : front_(front), item_size_(item_size), total_(total), plan_(plan) {}
     chunk_source(const chunk_source&) = delete;
     chunk_source& operator=(const chunk_source&) = delete;
     virtual ~chunk_source() = default;
@@ -346,6 +346,12 @@ public:
                                    : 3;
     }
     std::uint64_t sent() const noexcept { return sent_; }
+    /// Chunks that may be out and not consumed yet.
+    std::size_t window() const {
+        const std::size_t size = std::max<std::size_t>(1, plan_.chunksize);
+        return std::max<std::size_t>(
+            1, plan_.window != 0 ? (plan_.window + size - 1) / size : 4 * front_.back().workers());
+    }
 
     /// Sends the next chunk. What can't be read or encoded ends the chunk before it; the next call
     /// throws the exception, sent() being its number.
@@ -355,7 +361,7 @@ public:
         passes_ = false;
         auto made = std::make_shared<chunk<R>>();
         bytes_.clear();
-        append_callable_to(bytes_);
+        append_function();
         const std::size_t most = size();
         const std::uint32_t items = append_items(most);
         made->items = items;
@@ -364,7 +370,7 @@ public:
         made->more.timeout = plan_.timeout;
         made->more.retries = plan_.retries;
         made->name = plan_.name;
-        made->more.callable = reference_;
+        made->more.callable = reference();
         made->item_size = item_size_;
         if constexpr (!std::is_void_v<R>) made->values.resize(items);
         if (items > 1 || plan_.retries != 0) made->more.kept = bytes_;
@@ -400,9 +406,10 @@ private:
 
     virtual bool is_over() = 0;
     virtual void skip() = 0;
-    virtual void append_callable_to(std::vector<std::byte>& bytes) = 0;
-    /// To bytes_. \return how many: `most`, or what is left, or what is in front of one that was
-    /// refused
+    virtual callable_ref reference() const = 0;
+    // Both to bytes_.
+    virtual void append_function() = 0;
+    /// \return how many: `most`, or what is left, or what is in front of one that was refused
     virtual std::uint32_t append_items(std::size_t most) = 0;
 
     std::size_t size() {
@@ -425,7 +432,6 @@ private:
     }
 
     pool_front<used_by<R>>& front_;
-    const callable_ref reference_;
     const std::size_t item_size_;
     const std::optional<std::size_t> total_;
     const chunk_plan plan_;
@@ -436,6 +442,7 @@ private:
     std::atomic<std::int64_t> busy_{0};
 };
 
+/// Reads the range, and encodes its items and the callable.
 template <class R, class F, class Iterator, class Sentinel, bool Star>
 class chunker : public chunk_source<R> {
 public:
@@ -443,7 +450,7 @@ public:
 
     chunker(pool_front<used_by<R>>& front, F callable, Iterator begin, Sentinel end,
             std::optional<std::size_t> total, chunk_plan plan)
-        : chunk_source<R>(front, reference(), !Star && flat<item> ? sizeof(item) : 0, total, plan),
+        : chunk_source<R>(front, !Star && flat<item> ? sizeof(item) : 0, total, plan),
           callable_(std::move(callable)),
           next_(std::move(begin)),
           end_(std::move(end)) {}
@@ -453,9 +460,7 @@ private:
 
     bool is_over() override { return next_ == end_; }
     void skip() override { ++next_; }
-    void append_callable_to(std::vector<std::byte>& bytes) override {
-        append_callable(bytes, callable_);
-    }
+    void append_function() override { append_callable(bytes_, callable_); }
     std::uint32_t append_items(std::size_t most) override {
         std::uint32_t items = 0;
         std::size_t whole = bytes_.size();
@@ -511,7 +516,7 @@ private:
     static callable_ref star_reference(const std::pair<A, B>*) {
         return reference_to<star_thunk<F, std::decay_t<A>, std::decay_t<B>>>();
     }
-    static callable_ref reference() {
+    callable_ref reference() const override {
         if constexpr (Star)
             return star_reference(static_cast<const item*>(nullptr));
         else
