@@ -376,39 +376,20 @@ public:
     /// \throws EndOfFile if there is none and the other end is closed or dead
     template <class Visit>
     void recv(Visit wanted, reception<When>& in_hand) {
-        const use here(*this);
-        require(readable(), "recv", "send");
-        const auto visit = [&](std::uint64_t type, std::span<const std::byte> bytes) {
+        receive([&](std::uint64_t type, std::span<const std::byte> bytes) {
             if (shared().sides[which_].carries.load(std::memory_order_relaxed) != 0)
                 in_hand.begin(link_, which_);
-            if (bytes.size() > most_)
-                throw SerializationError("recv: a message of " + std::to_string(bytes.size()) +
-                                         " bytes is longer than max_message, " +
-                                         std::to_string(most_) + "; it was dropped");
+            require_not_long(bytes);
             wanted(type, bytes);
-        };
-        if (in().get(deadline::at_once(), visit) || in().get(deadline::after(at_first), visit)) {
-            // relaxed: a guess of when the other end was last seen alive, for our sends
-            if (writable()) looked_.store(ticks(), std::memory_order_relaxed);
-            return watch_other_with_message();
-        }
-        for (;;) {
-            if (other_closed()) {  // (A) what it put before is here now
-                if (in().get(deadline::at_once(), visit)) return;
-                throw EndOfFile(
-                    "recv: the other end of this connection was closed, or its process "
-                    "ended, and everything that it sent was received");
-            }
-            require_open();
-            sleep(deadline::never());
-            if (in().get(deadline::at_once(), visit)) return watch_other_with_message();
-        }
+        });
     }
-
+    /// The same of bytes, which nobody decodes: ends in them are not received.
     template <class Visit>
     void recv(Visit wanted) {
-        reception<When> dropped;
-        recv(std::move(wanted), dropped);
+        receive([&](std::uint64_t type, std::span<const std::byte> bytes) {
+            require_not_long(bytes);
+            wanted(type, bytes);
+        });
     }
 
     /// \return whether recv() would not block: false if the deadline came
@@ -569,6 +550,37 @@ private:
         end_table<When>::get().add(*this, lock);
     }
 
+    template <class Visit>
+    void receive(Visit visit) {
+        const use here(*this);
+        require(readable(), "recv", "send");
+        if (in().get(deadline::at_once(), visit) || receive_later(visit)) [[likely]] {
+            // relaxed: a guess of when the other end was last seen alive, for our sends
+            if (writable()) looked_.store(ticks(), std::memory_order_relaxed);
+            watch_other_with_message();
+        }
+    }
+    /// Nothing was there. \return false if it was the last message of an end that is over
+    template <class Visit>
+    [[gnu::noinline]] bool receive_later(Visit& visit) {
+        if (in().get(deadline::after(at_first), visit)) return true;
+        for (;;) {
+            if (other_closed()) {  // (A) what it put before is here now
+                if (in().get(deadline::at_once(), visit)) return false;
+                throw EndOfFile(
+                    "recv: the other end of this connection was closed, or its process "
+                    "ended, and everything that it sent was received");
+            }
+            require_open();
+            sleep(deadline::never());
+            if (in().get(deadline::at_once(), visit)) return true;
+        }
+    }
+    void require_not_long(std::span<const std::byte> message) const {
+        if (message.size() > most_) [[unlikely]]
+            throw_too_long(message.size());
+    }
+
     link_shared& shared() const noexcept { return link_->shared(); }
     message_ring& in() const noexcept { return link_->ring(which_); }
     message_ring& out() const noexcept { return link_->ring(which_ ^ 1); }
@@ -586,9 +598,17 @@ private:
         if (closed()) throw_closed();
     }
     static void require(bool can, const char* what, const char* other) {
-        if (!can)
-            throw Error(std::string(what) + ": this end of a simplex pipe can only " + other +
-                        "; use the other one, or Pipe(true)");
+        if (!can) [[unlikely]]
+            throw_wrong_end(what, other);
+    }
+    [[noreturn, gnu::cold]] static void throw_wrong_end(const char* what, const char* other) {
+        throw Error(std::string(what) + ": this end of a simplex pipe can only " + other +
+                    "; use the other one, or Pipe(true)");
+    }
+    [[noreturn, gnu::cold]] void throw_too_long(std::size_t length) const {
+        throw SerializationError("recv: a message of " + std::to_string(length) +
+                                 " bytes is longer than max_message, " + std::to_string(most_) +
+                                 "; it was dropped");
     }
 
     /// \return what users_ was
