@@ -13,12 +13,12 @@
 /// A single step costs some 30 us, so instruction n is reached by breakpoints, each at an address
 /// that is not passed between the one before and its own place, and the rest by steps. (An int3 in
 /// the victim's own copy of the page, taken out again: hardware breakpoints never hit in some
-/// virtual machines, and nothing says so. A child that the victim forks
-/// gets its code without it; once it starts a thread, the rest of the way is stepped.)
-/// A victim that was not where it should be when it was killed counts as astray: more than a few
-/// mean that the sweep is not one. The kernel's clock code in the vdso counts as one instruction:
-/// it touches nothing that is shared, and repeats itself while a stepped process is too slow for
-/// it. x86-64 only: elsewhere `kill_points_work` is false.
+/// virtual machines, and nothing says so. A child that the victim forks gets its code without it;
+/// to a breakpoint behind the start of a thread it steps. One of vfork would have it.) A victim
+/// that was not where it should be when it was killed counts as astray: more than a few mean that
+/// the sweep is not one. The kernel's clock code in the vdso counts as one instruction: it touches
+/// nothing that is shared, and repeats itself while a stepped process is too slow for it. x86-64
+/// only: elsewhere `kill_points_work` is false.
 ///
 /// What it does not show: more than one interleaving a scenario (the others rest or sleep), kills
 /// inside a system call other than asleep, other memory models. The soaks are for those.

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include <multiprocessing/detail/archive/buffer.hpp>
