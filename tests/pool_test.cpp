@@ -305,6 +305,9 @@ TEST_CASE("Pool: close lets what was submitted end; join comes after", "[pool]")
     CHECK_THROWS_AS(pool.join(), mp::ProcessError);
     pool.close();
     CHECK_THROWS_AS(pool.apply(square, 1), mp::ClosedError);
+    CHECK_THROWS_AS(pool.map(square, numbers(3)), mp::ClosedError);
+    CHECK_THROWS_AS(pool.map_async(square, numbers(3)), mp::ClosedError);
+    CHECK_THROWS_AS(pool.imap(square, numbers(3)), mp::ClosedError);
     pool.join();
     CHECK(results.ready());
     CHECK(results.get().size() == 100);
