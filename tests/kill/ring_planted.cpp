@@ -34,45 +34,49 @@ void fill_slot(gate& g, position p) {
 }
 struct no_wake : ring_steps {
     template <class TooEarly>
-    static void commit(gate& g, position p, int, TooEarly) noexcept {
+    static bool commit(gate& g, position p, int, TooEarly) noexcept {
         fill_slot(g, p);
         g.word.fetch_add(2);
+        return false;
     }
 };
 struct wake_behind_commit : ring_steps {
     template <class TooEarly>
-    static void commit(gate& g, position p, int wake, TooEarly) noexcept {
+    static bool commit(gate& g, position p, int wake, TooEarly) noexcept {
         fill_slot(g, p);
         const std::uint32_t before = g.word.load();
         g.word.fetch_add(before & gate::sleeper ? 1 : 2);
         if (before & gate::sleeper) mpd::futex_wake(g.word, wake);
+        return false;
     }
 };
 struct wake_before_commit : ring_steps {
     template <class TooEarly>
-    static void commit(gate& g, position p, int wake, TooEarly) noexcept {
+    static bool commit(gate& g, position p, int wake, TooEarly) noexcept {
         fill_slot(g, p);
         if (g.word.load() & gate::sleeper) mpd::futex_wake(g.word, wake);
         g.word.fetch_add(2);
+        return false;
     }
 };
 struct commit_in_place : ring_steps {
     template <class TooEarly>
-    static void commit(gate& g, position p, int wake, TooEarly early) noexcept {
+    static bool commit(gate& g, position p, int wake, TooEarly early) noexcept {
         auto& at = g.slot[g.word.load() >> 1 & 1];
         at.bytes.store(p.bytes);
         at.count.store(p.count);
-        g.commit(p, wake, early);
+        return g.commit(p, wake, early);
     }
 };
 struct commit_before_slot : ring_steps {
     template <class TooEarly>
-    static void commit(gate& g, position p, int wake, TooEarly early) noexcept {
+    static bool commit(gate& g, position p, int wake, TooEarly early) noexcept {
         const std::uint32_t before = g.word.load();
         const position old = g.mine();
         auto& to = g.slot[(before >> 1 & 1) ^ 1];
-        g.commit({p.bytes, old.count}, wake, early);
+        const bool was_early = g.commit({p.bytes, old.count}, wake, early);
         to.count.store(p.count);
+        return was_early;
     }
 };
 

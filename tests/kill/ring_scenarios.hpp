@@ -803,9 +803,10 @@ struct meddled_steps : Base {
         if (++looks == 2 && at_second_look) at_second_look();
     }
     template <class TooEarly>
-    static void commit(mpd::gate& g, mpd::position p, int wake, TooEarly early) noexcept {
-        Base::commit(g, p, wake, early);
+    static bool commit(mpd::gate& g, mpd::position p, int wake, TooEarly early) noexcept {
+        const bool was_early = Base::commit(g, p, wake, early);
         if (behind_commit) behind_commit();
+        return was_early;
     }
 };
 

@@ -531,6 +531,18 @@ TEST_CASE("ring: a damaged map is a SerializationError on both sides", "[ring][d
     CHECK((try_get(*ring) == std::string(5000, 'b')));
 }
 
+TEST_CASE("ring: a map that was damaged under a getter is a SerializationError", "[ring][damage]") {
+    const auto ring = make_ring();
+    put(*ring, "a"), put(*ring, "b"), put(*ring, std::string(5000, 'c'));
+    CHECK(try_get(*ring) == "a");  // it knows where segment 0 is
+    auto* const second = ring->memory().data() + ring->data_begin() + 24;
+    const auto longer = detail::message_header::word(5000, detail::message_header::message);
+    std::memcpy(second, &longer, sizeof longer);
+    auto* const map = const_cast<std::uint32_t*>(ring->map());
+    map[0] = 5, map[1] = 6;  // in a row, but not behind what it knows
+    CHECK_THROWS_AS(try_get(*ring), SerializationError);
+}
+
 TEST_CASE("ring: damaged positions are errors or an empty ring", "[ring][damage]") {
     const auto ring = make_ring();
     put(*ring, "a");

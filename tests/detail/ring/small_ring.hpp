@@ -128,15 +128,17 @@ inline void die_holding(detail::robust_mutex& lock) {
 /// Whoever is about to commit, or has, is killed.
 struct killed_before_commit : detail::ring_steps {
     template <class TooEarly>
-    static void commit(detail::gate&, detail::position, int, TooEarly) noexcept {
+    static bool commit(detail::gate&, detail::position, int, TooEarly) noexcept {
         ::raise(SIGKILL);
+        return false;
     }
 };
 struct killed_after_commit : detail::ring_steps {
     template <class TooEarly>
-    static void commit(detail::gate& g, detail::position p, int wake, TooEarly early) noexcept {
-        g.commit(p, wake, early);
+    static bool commit(detail::gate& g, detail::position p, int wake, TooEarly early) noexcept {
+        const bool was_early = g.commit(p, wake, early);
         ::raise(SIGKILL);
+        return was_early;
     }
 };
 using ring_killed_before_commit = detail::basic_ring<segment, killed_before_commit>;

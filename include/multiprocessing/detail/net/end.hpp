@@ -353,13 +353,9 @@ public:
         require(writable(), "send", "receive");
         if (most_ != unlimited) require_short(from);
         look_after_other();
-        duration slice = at_first;
-        if (!other_closed() && out().put(from, fingerprint, deadline::at_once())) return;
-        for (;; slice = std::min(2 * slice, at_last)) {
-            if (other_gone()) throw_nobody_receives();
-            require_open();
-            if (out().put(from, fingerprint, deadline::after(slice))) return;
-        }
+        if (!other_closed() && out().put(from, fingerprint, deadline::at_once())) [[likely]]
+            return;
+        send_later(from, fingerprint);
     }
     /// As send(), if there is room now. \return false if there is none
     bool try_send(pieces from, std::uint64_t fingerprint) {
@@ -375,7 +371,7 @@ public:
     /// \param in_hand  lives until it is decoded
     /// \throws EndOfFile if there is none and the other end is closed or dead
     template <class Visit>
-    void recv(Visit wanted, reception<When>& in_hand) {
+    [[gnu::always_inline]] void recv(Visit wanted, reception<When>& in_hand) {
         receive([&](std::uint64_t type, std::span<const std::byte> bytes) {
             if (shared().sides[which_].carries.load(std::memory_order_relaxed) != 0)
                 in_hand.begin(link_, which_);
@@ -385,7 +381,7 @@ public:
     }
     /// The same of bytes, which nobody decodes: ends in them are not received.
     template <class Visit>
-    void recv(Visit wanted) {
+    [[gnu::always_inline]] void recv(Visit wanted) {
         receive([&](std::uint64_t type, std::span<const std::byte> bytes) {
             require_not_long(bytes);
             wanted(type, bytes);
@@ -397,8 +393,11 @@ public:
         const use here(*this);
         require(readable(), "poll", "send");
         if (!in().empty()) return true;
-        if (!until.is_at_once() && in().await(deadline::earlier(until, deadline::after(at_first))))
+        if (!until.is_at_once() &&
+            in().await(deadline::earlier(until, deadline::after(at_first)))) {
+            saw_other();
             return true;
+        }
         end_table<When>::get().sweep();
         for (;;) {
             in().quiet();  // first: it may take away what rang for a new owner (I5)
@@ -406,7 +405,10 @@ public:
             require_open();
             if (until.passed()) return false;
             if (!sleep(until)) return !in().empty() || other_gone();
-            if (!in().empty()) return true;
+            if (!in().empty()) {
+                saw_other();
+                return true;
+            }
         }
     }
 
@@ -500,7 +502,9 @@ public:
     }
     bool is_ready() {
         const use here(*this);
-        return !in().empty() || other_gone();
+        if (in().empty()) return other_gone();
+        saw_other();
+        return true;
     }
 
 private:
@@ -518,17 +522,8 @@ private:
     class use {
     public:
         explicit use(end& e) : end_(e) {
-            if ((e.count_user(1) & closed_bit) == 0) {
-                try {
-                    e.require_own();
-                    return;
-                } catch (...) {
-                    e.leave();
-                    throw;
-                }
-            }
-            e.leave();
-            throw_closed();
+            if ((e.count_user(1) & closed_bit) != 0 || !e.has_owner_word()) [[unlikely]]
+                e.enter();
         }
         use(const use&) = delete;
         use& operator=(const use&) = delete;
@@ -541,6 +536,10 @@ private:
     end(std::shared_ptr<link<When>> of, unsigned which, unique_fd bell, unique_fd out,
         std::uint64_t mine, const guard& lock)
         : link_(std::move(of)),
+          in_(&link_->ring(which)),
+          to_(&link_->ring(which ^ 1)),
+          owner_(&link_->owner(which)),
+          other_(&link_->owner(which ^ 1)),
           which_(which),
           simplex_(link_->shared().simplex != 0),
           mine_(mine),
@@ -550,31 +549,47 @@ private:
         end_table<When>::get().add(*this, lock);
     }
 
-    template <class Visit>
-    void receive(Visit visit) {
-        const use here(*this);
-        require(readable(), "recv", "send");
-        if (in().get(deadline::at_once(), visit) || receive_later(visit)) [[likely]] {
-            // relaxed: a guess of when the other end was last seen alive, for our sends
-            if (writable()) looked_.store(ticks(), std::memory_order_relaxed);
-            watch_other_with_message();
+    [[gnu::noinline]] void send_later(pieces from, std::uint64_t fingerprint) {
+        for (duration slice = at_first;; slice = std::min(2 * slice, at_last)) {
+            if (other_gone()) throw_nobody_receives();
+            require_open();
+            if (out().put(from, fingerprint, deadline::after(slice))) return;
         }
     }
-    /// Nothing was there. \return false if it was the last message of an end that is over
+
     template <class Visit>
-    [[gnu::noinline]] bool receive_later(Visit& visit) {
-        if (in().get(deadline::after(at_first), visit)) return true;
-        for (;;) {
-            if (other_closed()) {  // (A) what it put before is here now
-                if (in().get(deadline::at_once(), visit)) return false;
-                throw EndOfFile(
-                    "recv: the other end of this connection was closed, or its process "
-                    "ended, and everything that it sent was received");
-            }
+    [[gnu::always_inline]] void receive(Visit visit) {
+        const use here(*this);
+        require(readable(), "recv", "send");
+        deadline until = deadline::at_once();
+        waited so_far = waited::not_yet;
+        while (!in().get(until, visit)) [[unlikely]] until = wait_for_message(so_far);
+        if (so_far != waited::not_yet) {
+            if (so_far == waited::for_the_last) return;
+            saw_other();
+        }
+        if (in().line().polled.load(std::memory_order_relaxed)) watch_other_with_message();
+    }
+    /// How one who receives has waited; for_the_last: he knows that the other end is closed.
+    enum class waited { not_yet, in_futex, in_poll, for_the_last };
+    /// Nothing was there. \return until when to try again
+    [[gnu::noinline]] deadline wait_for_message(waited& so_far) {
+        if (so_far == waited::not_yet) {
+            so_far = waited::in_futex;
+            return deadline::after(at_first);
+        }
+        if (so_far == waited::for_the_last)
+            throw EndOfFile(
+                "recv: the other end of this connection was closed, or its process ended, and "
+                "everything that it sent was received");
+        if (other_closed()) {  // (A) what it put before is here now
+            so_far = waited::for_the_last;
+        } else {
             require_open();
             sleep(deadline::never());
-            if (in().get(deadline::at_once(), visit)) return true;
+            so_far = waited::in_poll;
         }
+        return deadline::at_once();
     }
     void require_not_long(std::span<const std::byte> message) const {
         if (message.size() > most_) [[unlikely]]
@@ -582,9 +597,9 @@ private:
     }
 
     link_shared& shared() const noexcept { return link_->shared(); }
-    message_ring& in() const noexcept { return link_->ring(which_); }
-    message_ring& out() const noexcept { return link_->ring(which_ ^ 1); }
-    std::atomic<std::uint64_t>& other() const noexcept { return link_->owner(which_ ^ 1); }
+    message_ring& in() const noexcept { return *in_; }
+    message_ring& out() const noexcept { return *to_; }
+    std::atomic<std::uint64_t>& other() const noexcept { return *other_; }
 
     [[noreturn]] static void throw_closed() {
         throw ClosedError("this end of the connection is closed");
@@ -693,16 +708,20 @@ private:
 
     // ---- who owns it
 
-    bool owns() const noexcept {
+    bool owns() const noexcept { return !closed() && has_owner_word(); }
+    bool has_owner_word() const noexcept {
         const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
-        return !closed() && mine != 0 &&
-               link_->owner(which_).load(std::memory_order_relaxed) == mine;
+        return mine != 0 && owner_->load(std::memory_order_relaxed) == mine;
     }
-
-    void require_own() {
-        if (const std::uint64_t mine = mine_.load(std::memory_order_relaxed);
-            mine == 0 || link_->owner(which_).load(std::memory_order_relaxed) != mine) [[unlikely]]
+    /// The first use in a process that inherited it, or one that comes too late.
+    [[gnu::noinline]] void enter() {
+        try {
+            if (closed()) throw_closed();
             become_own();
+        } catch (...) {
+            leave();
+            throw;
+        }
     }
 
     /// In a process that inherited it: the first use takes it. \throws ClosedError
@@ -944,6 +963,9 @@ private:
         }
     }
 
+    /// It has just sent. relaxed: a guess.
+    void saw_other() noexcept { looked_.store(ticks(), std::memory_order_relaxed); }
+
     /// Before a send: whether the other end lives is asked now and then, and always if it was not
     /// seen alive lately. Else no system call: it takes what is sent, or sends itself.
     void look_after_other() {
@@ -1030,6 +1052,8 @@ private:
     }
 
     std::shared_ptr<link<When>> link_;  // null: freed
+    message_ring *const in_, *const to_;
+    std::atomic<std::uint64_t>*const owner_, *const other_;  // words
     const unsigned which_;
     const bool simplex_;
     std::atomic<std::uint64_t> mine_;  // the owner's word, if it is ours; 0: it is not

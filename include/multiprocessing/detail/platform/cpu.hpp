@@ -60,7 +60,9 @@ inline void prefetch_to_write(const std::byte* p) noexcept {
 #endif
 }
 
-/// memcpy for messages.
+inline constexpr std::size_t most_at_once = std::size_t{256} << 10;
+
+/// copy_message() of more than that, or of nothing.
 ///
 /// One of 6 MiB or more goes past the caches: with its source, a second message in the queue and
 /// the receiver's copy it fills those anyway, and a line that is stored there is read from memory
@@ -69,7 +71,8 @@ inline void prefetch_to_write(const std::byte* p) noexcept {
 ///
 /// Others go in pieces, since one memcpy of a megabyte writes past the caches: the lines that a
 /// getter has read last then take 140 us a megabyte instead of 20 (AMD Zen 5, rep movsb).
-inline void copy_message(std::byte* to, const std::byte* from, std::size_t n) noexcept {
+[[gnu::noinline]] inline void copy_large(std::byte* to, const std::byte* from,
+                                         std::size_t n) noexcept {
 #if defined(__x86_64__)
     if (n >= std::size_t{6} << 20) {
         using block = long long __attribute__((vector_size(16)));
@@ -85,11 +88,19 @@ inline void copy_message(std::byte* to, const std::byte* from, std::size_t n) no
         asm volatile("sfence" ::: "memory");  // before any store that says that they are there
     }
 #endif
-    constexpr std::size_t most = std::size_t{256} << 10;
     for (std::size_t piece; n != 0; to += piece, from += piece, n -= piece) {
-        piece = n < most ? n : most;
+        piece = n < most_at_once ? n : most_at_once;
         std::memcpy(to, from, piece);
     }
+}
+
+/// memcpy for messages.
+[[gnu::always_inline]] inline void copy_message(std::byte* to, const std::byte* from,
+                                                std::size_t n) noexcept {
+    if (n != 0 && n <= most_at_once) [[likely]]
+        std::memcpy(to, from, n);
+    else
+        copy_large(to, from, n);
 }
 
 }  // namespace multiprocessing::detail

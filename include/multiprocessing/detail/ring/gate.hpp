@@ -25,6 +25,8 @@ struct position {
 ///      0 word      sequence << 1 | somebody sleeps; the sequence counts commits, modulo 2^31
 ///      8 slot[2]   positions; slot[sequence & 1] is the committed one
 /// Writers  commit(): the holder of the side's lock. sleep(): anyone, the bit alone.
+/// (What each message needs is inlined whatever the compiler thinks of the size of its caller: a
+/// position that comes back from a call as two registers, and is read as one, costs 8 ns.)
 /// I1  only commits clear the bit, and each that leaves it clear has woken.
 /// I2  the slot that counts is not written.
 /// K1  killed before the exchange or the system call of commit(): the old position counts.
@@ -50,7 +52,7 @@ struct gate {
     }
 
     /// For the holder of the side's lock: nobody else commits.
-    position mine() const noexcept {
+    [[gnu::always_inline]] position mine() const noexcept {
         // relaxed: the lock orders it.
         const auto& from = slot[word.load(std::memory_order_relaxed) >> 1 & 1];
         return {from.bytes.load(std::memory_order_relaxed),
@@ -62,8 +64,9 @@ struct gate {
     /// carries into the sequence and clears the bit, and the same call wakes.
     /// \param wake  how many
     /// \param too_early  asked only if somebody sleeps: true leaves the bit set and wakes nobody
+    /// \return whether it was too early
     template <class TooEarly>
-    void commit(position p, int wake, TooEarly too_early) noexcept {
+    [[gnu::always_inline]] bool commit(position p, int wake, TooEarly too_early) noexcept {
         std::uint32_t now = word.load(std::memory_order_relaxed) & ~sleeper;
         auto& to = slot[(now >> 1 & 1) ^ 1];
         to.bytes.store(p.bytes, std::memory_order_release);
@@ -72,12 +75,9 @@ struct gate {
         // seq_cst: against sleep(), either it sees our sequence or we see its bit, in `word`
         // itself; and against R2's tail read in too_early().
         if (word.compare_exchange_strong(now, now + 2, std::memory_order_seq_cst,
-                                         std::memory_order_relaxed))
-            return;
-        if (too_early())
-            word.fetch_add(2, std::memory_order_seq_cst);  // (A)
-        else
-            futex_add_and_wake(word, 1, wake);  // (A) a system call is a full barrier
+                                         std::memory_order_relaxed)) [[likely]]
+            return false;
+        return commit_with_sleepers(wake, too_early);
     }
 
     /// Sleeps until a commit after `seen` was read, a spurious wake-up or the deadline.
@@ -90,6 +90,16 @@ struct gate {
             seen |= sleeper;
         }
         return futex_wait(word, seen, until);
+    }
+
+    template <class TooEarly>
+    [[gnu::noinline]] bool commit_with_sleepers(int wake, TooEarly too_early) noexcept {
+        if (too_early()) {
+            word.fetch_add(2, std::memory_order_seq_cst);  // (A)
+            return true;
+        }
+        futex_add_and_wake(word, 1, wake);  // (A) a system call is a full barrier
+        return false;
     }
 
     static constexpr std::uint32_t sleeper = 1;

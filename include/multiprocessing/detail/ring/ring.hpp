@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -61,16 +63,17 @@ struct ring_steps {
     static constexpr bool passes_on = true;
     static void spins() noexcept {}
     template <class TooEarly>
-    static void commit(gate& g, position p, int wake, TooEarly too_early) noexcept {
-        g.commit(p, wake, too_early);
+    [[gnu::always_inline]] static bool commit(gate& g, position p, int wake,
+                                              TooEarly too_early) noexcept {
+        return g.commit(p, wake, too_early);
     }
 };
 
 /// This process's side of a ring; its threads share it.
-/// \tparam SegmentSize  bytes, a multiple of the page size
+/// \tparam SegmentSize  bytes, a multiple of the page size and a power of two
 template <std::uint64_t SegmentSize = std::uint64_t{1} << 20, class Steps = ring_steps>
 class basic_ring {
-    static_assert(SegmentSize % 4096 == 0);
+    static_assert(SegmentSize % 4096 == 0 && std::has_single_bit(SegmentSize));
 
 public:
     static constexpr std::uint64_t segment_size = SegmentSize;
@@ -145,7 +148,7 @@ public:
         std::uint64_t length = 0;
         for (const auto& piece : from) length += piece.size();
         const std::uint64_t need = footprint(length);
-        if (length > message_header::most_length || need > segments_ * SegmentSize)
+        if (length > message_header::most_length || need > segments_ * SegmentSize) [[unlikely]]
             throw_os_error(ENOMEM, "a message of " + std::to_string(length) +
                                        " bytes is larger than a queue's memory of " +
                                        std::to_string(segments_ * SegmentSize));
@@ -156,18 +159,12 @@ public:
                 held lock(shared_->put.lock, until, patience);
                 if (!lock) return false;
                 const position tail = shared_->put.committed.mine();
-                position& seen = shared_->put.seen;
-                if (is_full(tail, seen, need)) seen = shared_->get.committed.read().at;
-                if (!is_full(tail, seen, need)) {
+                if (has_room(tail, need)) [[likely]] {
                     append(tail, from, length, fingerprint);
                     return true;
                 }
             }
-            const auto still_full = [&](position head) {
-                return is_full(shared_->put.committed.read().at, head, need);
-            };
-            if (!wait(shared_->get.committed, shared_->put.room, room, until, still_full, nullptr))
-                return false;
+            if (!wait_for_room(need, room, until)) return false;
         }
     }
 
@@ -177,37 +174,24 @@ public:
     /// \return false if the deadline came
     template <class Visit>
     bool get(deadline until, Visit visit) {
-        relay duty{*this};  // first, so that its end comes behind the room's
-        held room;
-        for (bool waited = false;; waited = true) {
+        std::optional<stay> waits;
+        for (;;) {
             check_open();
             std::uint64_t at;
             {
                 held lock(shared_->get.lock, until, patience);
                 if (!lock) return false;
                 const position head = shared_->get.committed.mine();
-                position& seen = shared_->get.seen;
                 at = head.bytes;
-                if (seen.bytes <= head.bytes) {
-                    if (!waited) chase_.before_look(head.count);
-                    seen = shared_->put.committed.read().at;
-                    if (!waited) chase_.after_look(seen.count > head.count);
-                }
-                if (seen.bytes != head.bytes) {
-                    const bool last = take(head, visit) == seen.bytes;
+                if (shared_->get.seen.bytes > at || look_for_message(head, waits.has_value()))
+                    [[likely]] {
+                    const bool last = take(head, visit) == shared_->get.seen.bytes;
                     lock.unlock();
                     if (last) hush();
                     return true;
                 }
             }
-            hush();
-            const auto still_empty = [&](position tail) {
-                return shared_->get.committed.read().at.bytes >= tail.bytes;
-            };
-            if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty,
-                      &duty.owed))
-                return false;
-            prefetch(at);  // comes over while we take the lock
+            if (!wait_for_message(at, waits, until)) return false;
         }
     }
 
@@ -297,15 +281,9 @@ public:
     /// Returns once a message is there; takes none.
     /// \return false if the deadline came
     bool await(deadline until) {
-        relay duty{*this};  // as in get()
-        held room;
-        const auto still_empty = [&](position tail) {
-            return shared_->get.committed.read().at.bytes >= tail.bytes;
-        };
+        stay waits(*this);
         while (empty())
-            if (!wait(shared_->put.committed, shared_->get.room, room, until, still_empty,
-                      &duty.owed))
-                return false;
+            if (!wait_for_putter(waits, until)) return false;
         return true;
     }
 
@@ -425,14 +403,52 @@ private:
     }
 
     /// Before the bytes of a message are touched.
-    [[gnu::always_inline]] void prepare(std::uint64_t at, std::uint64_t need) noexcept {
+    void prepare(std::uint64_t at, std::uint64_t need) noexcept {
         page_tables_.prepare(data_, SegmentSize, mapped(at / SegmentSize),
                              (at % SegmentSize + need - 1) / SegmentSize + 1);
-        last_need_.store(need, std::memory_order_relaxed);  // a guess
+    }
+
+    /// A segment that a side has found and prepared: what lies in it needs neither again, since the
+    /// map of what is committed never changes (I2, I3). Of this process, used under the side's
+    /// lock. A forked child, whose parent may have been writing this, makes its own.
+    struct current_segment {
+        std::uint64_t first = ~std::uint64_t{0};  // position of its first byte
+        std::uint64_t process = 0;
+        std::byte* begin = nullptr;
+    };
+    /// \param at  laid, and committed if it is the first of a segment: else somebody may lay that
+    ///     anew
+    [[gnu::always_inline]] std::byte* address_in(current_segment& current, std::uint64_t at) {
+        if ((at ^ current.first) >= SegmentSize || at % 8 != 0 || current.process != process())
+            [[unlikely]]
+            enter(current, at);
+        return current.begin + at % SegmentSize;
+    }
+    [[gnu::noinline]] void enter(current_segment& current, std::uint64_t at) {
+        std::byte* const here = address(at);
+        prepare(at, 1);
+        current = {at / SegmentSize * SegmentSize, process(), here - at % SegmentSize};
+    }
+    std::uint64_t process() const noexcept { return process_.load(std::memory_order_relaxed); }
+
+    /// Under the put lock.
+    [[gnu::always_inline]] bool has_room(position tail, std::uint64_t need) noexcept {
+        position& seen = shared_->put.seen;
+        if (!is_full(tail, seen, need)) [[likely]]
+            return true;
+        seen = shared_->get.committed.read().at;
+        return !is_full(tail, seen, need);
+    }
+    [[gnu::noinline]] bool wait_for_room(std::uint64_t need, held& room, deadline until) {
+        const auto still_full = [&](position head) {
+            return is_full(shared_->put.committed.read().at, head, need);
+        };
+        return wait(shared_->get.committed, shared_->put.room, room, until, still_full, nullptr);
     }
 
     /// Conservative with a head that lags.
-    bool is_full(position tail, position head, std::uint64_t need) const noexcept {
+    [[gnu::always_inline]] bool is_full(position tail, position head,
+                                        std::uint64_t need) const noexcept {
         const std::uint64_t queued = tail.count - head.count;
         const std::uint64_t maxsize = shared_->maxsize, window = shared_->window;
         return (maxsize != 0 && queued >= maxsize) ||
@@ -447,15 +463,14 @@ private:
                                        std::uint64_t fingerprint) {
         const std::uint64_t need = footprint(length);
         std::uint64_t at = tail.bytes;
-        if (at % SegmentSize != 0 && need > SegmentSize - at % SegmentSize) {
-            constexpr std::uint64_t word = message_header::word(0, message_header::skip);
-            if constexpr (Steps::marks_skipped) std::memcpy(address(at), &word, sizeof word);
+        std::byte* begin;
+        if (at % SegmentSize != 0 && need <= SegmentSize - at % SegmentSize) [[likely]] {
+            begin = address_in(putting_, at);
+        } else {
+            begin = new_segment(tail, need);
             at = round_up(at, SegmentSize);
         }
-        if (at % SegmentSize == 0)
-            lay(tail, at / SegmentSize, round_up(need, SegmentSize) / SegmentSize);
-        std::byte* const begin = address(at);
-        prepare(at, need);
+        last_need_.store(need, std::memory_order_relaxed);  // a guess
         const auto copy = [&] {
             std::byte* to = begin;
             const message_header header{message_header::word(length, message_header::message),
@@ -474,62 +489,94 @@ private:
             for (std::uint64_t i = 0; i < need; i += 64)
                 prefetch_to_write(begin + need + ahead + i);
         const auto ring = [&] {
-            if (shared_->bells_in_use.load(std::memory_order_relaxed) != 0)  // under this lock
-                bells_.ring(*shared_);
-            if (shared_->line.load(std::memory_order_relaxed) != 0) line_.ring(shared_->line);
+            // relaxed: written under this lock
+            if ((shared_->bells_in_use.load(std::memory_order_relaxed) |
+                 shared_->line.load(std::memory_order_relaxed)) != 0) [[unlikely]]
+                ring_all();
         };
         if constexpr (Steps::rings_before_commit) ring();
-        bool unwoken = false;
-        Steps::commit(shared_->put.committed, {at + need, tail.count + 1}, 1,
-                      [&] { return unwoken = shared_->get.spinners.manned(); });
-        if (unwoken && !shared_->get.spinners.manned())  // I2 of lookout.hpp
+        if (Steps::commit(shared_->put.committed, {at + need, tail.count + 1}, 1,
+                          [this] { return shared_->get.spinners.manned(); }) &&
+            !shared_->get.spinners.manned())  // I2 of lookout.hpp
             futex_wake(shared_->put.committed.word, 1);
         if constexpr (!Steps::rings_before_commit) ring();
         if constexpr (!Steps::copies_before_commit) copy();
+    }
+
+    [[gnu::noinline]] void ring_all() {
+        if (shared_->bells_in_use.load(std::memory_order_relaxed) != 0) bells_.ring(*shared_);
+        if (shared_->line.load(std::memory_order_relaxed) != 0) line_.ring(shared_->line);
+    }
+
+    /// Lays the segments of a message that the current one has no room for.
+    /// \return where it begins
+    [[gnu::noinline]] std::byte* new_segment(position tail, std::uint64_t need) {
+        const std::uint64_t at = round_up(tail.bytes, SegmentSize);
+        if (at != tail.bytes) {
+            constexpr std::uint64_t word = message_header::word(0, message_header::skip);
+            if constexpr (Steps::marks_skipped)
+                std::memcpy(address(tail.bytes), &word, sizeof word);
+        }
+        lay(tail, at / SegmentSize, round_up(need, SegmentSize) / SegmentSize);
+        prepare(at, need);
+        return address(at);
+    }
+
+    /// Under the get lock, with no message known: whether there is one.
+    /// \param waited  before this look, so that it is no time to let messages gather
+    [[gnu::noinline]] bool look_for_message(position head, bool waited) noexcept {
+        position& seen = shared_->get.seen;
+        if (!waited) chase_.before_look(head.count);
+        seen = shared_->put.committed.read().at;
+        if (!waited) chase_.after_look(seen.count > head.count);
+        return seen.bytes != head.bytes;
     }
 
     /// Under the get lock: shows the message at the head and commits that it is gone.
     /// \return the new head
     template <class Visit>
     [[gnu::always_inline]] std::uint64_t take(position head, Visit& visit) {
+        const std::uint64_t tail = shared_->get.seen.bytes;
         std::uint64_t at = head.bytes;
         message_header header{};
-        const std::byte* from = address(at);
+        const std::byte* from = address_in(getting_, at);
         std::memcpy(&header, from, sizeof header.length_and_kind);
         if (header.is(message_header::skip)) {
             at = round_up(at, SegmentSize);
-            from = address(at);
+            if (at >= tail) throw_damaged();
+            from = address_in(getting_, at);
             std::memcpy(&header, from, sizeof header.length_and_kind);
         }
         const std::uint64_t length = header.length(), need = footprint(length);
-        const std::uint64_t tail = shared_->get.seen.bytes;
-        if (!header.is(message_header::message) || at >= tail || need > tail - at ||
-            !contiguous(at, need))
-            throw_damaged();
-        prepare(at, need);
+        if (!header.is(message_header::message) || at >= tail || need > tail - at) throw_damaged();
+        if (need > SegmentSize - at % SegmentSize) [[unlikely]] {
+            if (!contiguous(at, need) || address(at) != from) throw_damaged();
+            prepare(at, need);
+        }
+        last_need_.store(need, std::memory_order_relaxed);  // a guess
         std::memcpy(&header.fingerprint, from + offsetof(message_header, fingerprint),
                     sizeof header.fingerprint);
         const position next{at + need, head.count + 1};
-        const auto commit = [&] {
-            // A putter that waits for bytes sleeps until a quarter of the window is free: else one
-            // that is faster than the getters would be woken for every single message.
-            Steps::commit(shared_->get.committed, next, 1, [&] {
-                if (shared_->window == 0 || shared_->maxsize != 0) return false;
-                const position now = shared_->put.committed.read().at;
-                return now.count - next.count > 1 &&
-                       now.bytes - next.bytes > shared_->window / 4 * 3;
-            });
-        };
         try {
             visit(header.fingerprint, std::span<const std::byte>(from + sizeof header, length));
         } catch (const std::bad_alloc&) {
             throw;  // the message stays for somebody with more memory
         } catch (...) {
-            commit();
+            commit_taken(next);
             throw;
         }
-        commit();
+        commit_taken(next);
         return next.bytes;
+    }
+
+    [[gnu::always_inline]] void commit_taken(position next) noexcept {
+        // A putter that waits for bytes sleeps until a quarter of the window is free: else one that
+        // is faster than the getters would be woken for every single message.
+        Steps::commit(shared_->get.committed, next, 1, [this, next] {
+            if (shared_->window == 0 || shared_->maxsize != 0) return false;
+            const position now = shared_->put.committed.read().at;
+            return now.count - next.count > 1 && now.bytes - next.bytes > shared_->window / 4 * 3;
+        });
     }
 
     bool contiguous(std::uint64_t at, std::uint64_t need) const noexcept {
@@ -718,6 +765,29 @@ private:
         }
     };
 
+    /// What a getter that waits has until its operation is over.
+    struct stay {
+        relay duty;  // first, so that its end comes behind the room's
+        held room;
+
+        explicit stay(basic_ring& of) : duty(of) {}
+    };
+    [[gnu::noinline]] bool wait_for_message(std::uint64_t at, std::optional<stay>& waits,
+                                            deadline until) {
+        hush();
+        if (!waits) waits.emplace(*this);
+        if (!wait_for_putter(*waits, until)) return false;
+        prefetch(at);  // comes over while we take the lock
+        return true;
+    }
+    bool wait_for_putter(stay& waits, deadline until) {
+        const auto still_empty = [&](position tail) {
+            return shared_->get.committed.read().at.bytes >= tail.bytes;
+        };
+        return wait(shared_->put.committed, shared_->get.room, waits.room, until, still_empty,
+                    &waits.duty.owed);
+    }
+
     static bool leave(held& room) noexcept {
         if (!Steps::keeps_room) room.unlock();
         return true;
@@ -746,7 +816,9 @@ private:
     std::uint64_t* laid_ = nullptr;
     std::byte* data_ = nullptr;
 
+    const std::atomic<std::uint64_t>& process_ = process_identity::get().generation;
     page_tables<> page_tables_;
+    current_segment putting_, getting_;
     std::atomic<std::uint64_t> last_need_{0};  // of a message that this process put or got
     spinner spin_{std::chrono::microseconds(20)};
     chase chase_;
