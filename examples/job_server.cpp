@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 //
-// A job server and its workers, which are programs of their own, on this host or another:
+// A server of queues, who submits jobs, and workers: programs of their own, on this host or others:
 //
-//     job_server serve 0.0.0.0:8000 key       # makes the file `key`; copy it to the workers
-//     job_server work example.org:8000 key
+//     job_server serve 0.0.0.0:8000 key       # makes the file `key`; copy it to the others
+//     job_server work example.org:8000 key    # takes jobs for ever
+//     job_server submit example.org:8000 key  # puts 100 jobs, and waits for their results
 //
-// Without arguments it serves on a free port of 127.0.0.1, starts two workers as separate programs,
-// and prints
+// Without arguments it does all of that, with two workers, on a free port of 127.0.0.1, and prints
 //
-//     100 jobs done by 2 workers: the sum of the squares is 328350
+//     100 jobs done: the sum of the squares is 328350
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -24,41 +25,28 @@
 #include <unistd.h>
 
 #include <multiprocessing/managers.hpp>
+#include <multiprocessing/queues.hpp>
 #include <multiprocessing/tls.hpp>
 
 namespace mp = multiprocessing;
+using namespace std::chrono_literals;
 
-/// Shared by everybody who connects; one call at a time.
-class JobTable {
-public:
-    std::optional<int> next() {  // nothing: all are taken
-        return given_ < count ? std::optional<int>(given_++) : std::nullopt;
-    }
-    void done(int job, long result, const std::string& worker) {
-        results_[job] = result;
-        ++by_[worker];
-    }
-    int missing() const { return count - static_cast<int>(results_.size()); }
-    std::map<std::string, int> by_worker() const { return by_; }
-    long sum() const {
-        long all = 0;
-        for (const auto& [job, result] : results_) all += result;
-        return all;
-    }
-
-private:
-    static constexpr int count = 100;
-    int given_ = 0;
-    std::map<int, long> results_;
-    std::map<std::string, int> by_;
+struct Result {
+    int job = 0;
+    long square = 0;
 };
+using JobQueue = mp::Queue<int>;
+using ResultQueue = mp::Queue<Result>;
+static constexpr int stop = -1;  // a job that ends a worker
 
+/// Two queues for everybody who connects. (A worker that is killed loses the job that it has
+/// taken.)
 struct Jobs : mp::BaseManager<Jobs> {
     static void register_types(mp::Registry& r) {
-        r.add<JobTable>(
-            "jobs", mp::method<&JobTable::next>("next"), mp::method<&JobTable::done>("done"),
-            mp::method<&JobTable::missing>("missing"),
-            mp::method<&JobTable::by_worker>("by_worker"), mp::method<&JobTable::sum>("sum"));
+        r.add<JobQueue>("jobs", mp::method<&JobQueue::put_nowait>("put"),
+                        mp::method<&JobQueue::try_get_for>("get"));
+        r.add<ResultQueue>("results", mp::method<&ResultQueue::put_nowait>("put"),
+                           mp::method<&ResultQueue::try_get_for>("get"));
     }
 };
 
@@ -78,16 +66,38 @@ static mp::AuthKey read_key(const std::string& path) {
 
 static void work(const std::string& address, const mp::AuthKey& key) {
     auto remote = Jobs::connect(address, {.authkey = key, .transport = mp::tls});
-    const auto jobs = remote.get<JobTable>("jobs");
-    const std::string me = "worker " + std::to_string(::getpid());
-    while (const auto job = jobs.call<&JobTable::next>())
-        jobs.call<&JobTable::done>(*job, long{*job} * *job, me);
+    const auto jobs = remote.get<JobQueue>("jobs");
+    const auto results = remote.get<ResultQueue>("results");
+    for (;;) {
+        const auto job = jobs.call<&JobQueue::try_get_for>(10s);
+        if (job == stop) return;
+        if (job) results.call<&ResultQueue::put_nowait>(Result{*job, long{*job} * *job});
+    }
+}
+
+/// \param workers  to be stopped afterwards
+static void submit(const std::string& address, const mp::AuthKey& key, int workers) {
+    static constexpr int count = 100;
+    auto remote = Jobs::connect(address, {.authkey = key, .transport = mp::tls});
+    const auto jobs = remote.get<JobQueue>("jobs");
+    for (int i = 0; i < count; ++i) jobs.call<&JobQueue::put_nowait>(i);
+    const auto results = remote.get("results");  // by name alone
+    std::map<int, long> squares;
+    while (squares.size() < count)
+        if (const auto result = results.call<std::optional<Result>>("get", mp::duration(10s)))
+            squares[result->job] = result->square;
+    for (int i = 0; i < workers; ++i) jobs.call<&JobQueue::put_nowait>(stop);
+    long sum = 0;
+    for (const auto& [job, square] : squares) sum += square;
+    std::printf("%d jobs done: the sum of the squares is %ld\n", count, sum);
 }
 
 int main(int argc, char** argv) try {
     const std::string what = argc > 1 ? argv[1] : "";
     if (argc == 4 && what == "work") {
         work(argv[2], read_key(argv[3]));
+    } else if (argc == 4 && what == "submit") {
+        submit(argv[2], read_key(argv[3]), 0);
     } else if (argc == 4 && what == "serve") {
         auto server = Jobs::serve(argv[2], {.authkey = make_key(argv[3]), .transport = mp::tls});
         std::printf("serving at %s\n", server.address().to_string().c_str());
@@ -108,6 +118,7 @@ int main(int argc, char** argv) try {
                 ::_exit(127);
             }
         }
+        submit(address, key, 2);
         int failed = 0;
         for (const pid_t worker : workers) {
             int status = 0;
@@ -115,16 +126,9 @@ int main(int argc, char** argv) try {
         }
         ::unlink(file.c_str());
         ::rmdir(directory);
-        auto remote = Jobs::connect(address, {.authkey = key, .transport = mp::tls});
-        const auto jobs = remote.get("jobs");  // by name alone
-        if (failed != 0 || jobs.call<int>("missing") != 0) throw mp::Error("some jobs are missing");
-        const auto by = jobs.call<std::map<std::string, int>>("by_worker");
-        int done = 0;
-        for (const auto& [worker, count] : by) done += count;
-        std::printf("%d jobs done by 2 workers: the sum of the squares is %ld\n", done,
-                    jobs.call<long>("sum"));
+        if (failed != 0) throw mp::Error("a worker failed");
     } else {
-        std::fprintf(stderr, "usage: %s [serve ADDRESS KEYFILE | work ADDRESS KEYFILE]\n", argv[0]);
+        std::fprintf(stderr, "usage: %s [serve|work|submit ADDRESS KEYFILE]\n", argv[0]);
         return 2;
     }
 } catch (const std::exception& e) {

@@ -63,6 +63,8 @@ struct gate {
     std::atomic<bool> open{false};
 };
 
+using numbers = mp::Queue<int>;
+
 struct never_made {
     never_made() { throw std::runtime_error("can't be made"); }
     int any() { return 1; }
@@ -77,6 +79,8 @@ struct Jobs : mp::BaseManager<Jobs> {
                          mp::method<&job_table::queue>("queue"));
         r.add<gate>("gate", mp::method<&gate::wait>("wait"),
                     mp::method<&gate::let_through>("let_through"));
+        r.add<numbers>("numbers", mp::method<&numbers::put_nowait>("put"),
+                       mp::method<&numbers::try_get_for>("get"));
         r.add<never_made>("never", mp::method<&never_made::any>("any"));
     }
 };
@@ -95,6 +99,20 @@ std::string refused(F f) {
 }
 
 }  // namespace
+
+TEST_CASE("served: a queue, in which one who waits stops nobody", "[served]") {
+    auto server = Jobs::serve("127.0.0.1:0", serves());
+    auto remote = Jobs::connect(server.address(), connects());
+    auto queue = remote.get<numbers>("numbers");
+    std::thread waits([&] {  // a thread is a connection of its own
+        const auto got = queue.call<&numbers::try_get_for>(test::patience);
+        queue.call<&numbers::put_nowait>(got.value_or(0) + 1);
+    });
+    queue.call<&numbers::put_nowait>(1);
+    waits.join();
+    CHECK(remote.get("numbers").call<std::optional<int>>("get", mp::duration(test::patience)) == 2);
+    CHECK(queue.call<&numbers::try_get_for>(0s) == std::nullopt);
+}
 
 TEST_CASE("served: methods by the class and by name, through TCP and Unix sockets", "[served]") {
     const test::no_leaks guard;
