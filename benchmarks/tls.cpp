@@ -4,6 +4,9 @@
 //   WHAT  round_trip  64 bytes there and back: us
 //         stream      messages of 256 KiB one way: GB/s
 //         call        a method of an object that another program serves: us
+//         login       a client connects, logs in and has an answer: ms
+//         crowd       the same beside 1,000 clients that say nothing
+//         unix, pipe  round trip at a Unix socket after a login with a key, and of a Pipe: us
 
 #include <multiprocessing/managers.hpp>
 #include <multiprocessing/process.hpp>
@@ -12,9 +15,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <future>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
 #include "support.hpp"
 
@@ -54,7 +63,77 @@ Options options(bool insecure) {
     return made;
 }
 
+/// A round trip to a process that has the other end.
+double round_trip(mp::Connection<>& here, mp::Connection<> there) {
+    mp::Process other(
+        [](mp::Connection<> c) {
+            std::vector<std::byte> message(64);
+            try {
+                for (;;) c.recv_bytes_into(message), c.send_bytes(message);
+            } catch (const mp::EndOfFile&) {
+            }
+        },
+        std::move(there));
+    other.start();
+    std::vector<std::byte> message(64);
+    const double time =
+        a_call(20'000, [&] { here.send_bytes(message), here.recv_bytes_into(message); });
+    here.close();
+    other.join();
+    return time / 1e3;
+}
+
+/// Clients of that port that say nothing, until this process ends.
+void crowd(std::uint16_t port, int clients) {
+    rlimit files{};
+    ::getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(port);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (int i = 0; i < clients; ++i)
+        if (::connect(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                      reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0)
+            throw std::runtime_error("no socket for a silent client");
+}
+
+double log_in(bool insecure, int silent) {
+    mp::Listener listener("127.0.0.1:0", options<mp::ListenerOptions>(insecure));
+    mp::Process server({.daemon = true}, [&] {
+        for (;;) {
+            auto c = listener.accept();
+            c.send_bytes(c.recv_bytes());
+        }
+    });
+    server.start();
+    const std::string address = listener.address().to_string();
+    crowd(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))), silent);
+    std::vector<std::byte> message(64);
+    return a_call(10,
+                  [&] {
+                      auto c = mp::Client(listener.address(), options<mp::ClientOptions>(insecure));
+                      c.send_bytes(message);
+                      c.recv_bytes_into(message);
+                  }) /
+           1e6;
+}
+
 double figure(const std::string& what, bool insecure) {
+    if (what == "login" || what == "crowd") return log_in(insecure, what == "crowd" ? 1000 : 0);
+    if (what == "pipe") {
+        mp::Pipe<> pipe;
+        return round_trip(pipe.first, std::move(pipe.second));
+    }
+    if (what == "unix") {
+        mp::Listener at("", options<mp::ListenerOptions>(false));
+        auto client = std::async(std::launch::async, [&] {
+            return mp::Client(at.address(), options<mp::ClientOptions>(false));
+        });
+        auto c = at.accept();
+        return round_trip(c, client.get());
+    }
     if (what == "call") {
         auto server = Counters::serve("127.0.0.1:0", options<mp::ServeOptions>(insecure));
         auto remote = Counters::connect(server.address(), options<mp::ClientOptions>(insecure));
@@ -64,7 +143,7 @@ double figure(const std::string& what, bool insecure) {
     mp::Listener listener("127.0.0.1:0", options<mp::ListenerOptions>(insecure));
     const bool stream = what == "stream";
     if (!stream && what != "round_trip")
-        throw std::runtime_error("tls (round_trip|stream|call) [insecure]");
+        throw std::runtime_error("tls (round_trip|stream|call|login|crowd|unix|pipe) [insecure]");
     constexpr std::size_t size = std::size_t{256} << 10;
     mp::Process other([&] {
         auto c = mp::Client(listener.address(), options<mp::ClientOptions>(insecure));

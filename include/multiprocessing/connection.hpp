@@ -4,17 +4,18 @@
 /// \file
 /// Connections between two processes: Pipe, Connection, Listener, Client; and wait() for many.
 ///
-/// Messages lie in anonymous shared memory and keep their bounds. Each of the two processes may be
-/// killed at any instruction: the other one receives what was sent, and then an EndOfFile, however
-/// many processes were forked meanwhile. SIGPIPE is never raised.
+/// Messages keep their bounds. On one host they lie in anonymous shared memory: each of the two
+/// processes may be killed at any instruction, and the other one receives what was sent, and then
+/// an EndOfFile, however many processes were forked meanwhile. Between hosts they go through TCP:
+/// what was sent last may be lost with its sender. SIGPIPE is never raised.
 ///
 /// An end has one owner at a time: the process that made it, then the child into whose arguments
 /// it was moved (by itself, or inside of other objects; of a class derived from Process: into what
 /// its hand_over() drops), the process that received it in a message, or a forked process that uses
-/// its copy first. A former owner gets a ClosedError. What fork()
-/// tells nobody about is not covered: vfork, _Fork and clone without exec in the host; nor is exec
-/// in a process that took an end by using or receiving it: the end lasts until the new program
-/// ends.
+/// its copy first. (An end to another host: a child's only by the first of these.) A former owner
+/// gets a ClosedError. What fork() tells nobody about is not covered: vfork, _Fork and clone
+/// without exec in the host; nor is exec in a process that took an end by using or receiving it:
+/// the end lasts until the new program ends.
 
 #include <cstddef>
 #include <cstdint>
@@ -260,10 +261,11 @@ private:
 /// One end of a connection that carries T; Connection<> carries anything.
 ///
 /// Threads: one may send while another receives. Movable; the moved-from one is closed. Can be sent
-/// through a connection: then it belongs to the receiver once that has received it, and to its
-/// sender until then, who may let go of it meanwhile, but must not end. If it can't be received any
-/// more (the receiver closed its end or died, or dropped the message unread) it is closed at the
-/// sender's next use of connections, or within half a second if that waits for one.
+/// through a connection, unless it goes to another host: then it belongs to the receiver once that
+/// has received it, and to its sender until then, who may let go of it meanwhile, but must not end.
+/// If it can't be received any more (the receiver closed its end or died, or dropped the message
+/// unread) it is closed at the sender's next use of connections, or within half a second if that
+/// waits for one.
 /// \tparam T  mp::Sendable; need not be copyable
 template <class T>
 class Connection : public detail::connection_base<detail::used_by<T>> {
@@ -275,12 +277,14 @@ public:
     explicit Connection(detail::any_end<detail::used_by<T>> of) noexcept
         : Connection::connection_base(std::move(of)) {}
 
-    /// Sends a value as one message. Blocks while more than 2 MiB are unread; a larger message is
-    /// sent when at most one other is. If killed: the message was sent or it was not.
+    /// Sends a value as one message. Blocks while it would make more than 2 MiB unread, unless at
+    /// most one other message is. To another host: while its socket's buffers are full. If killed:
+    /// the message was sent or it was not.
     /// \throws EndOfFile if the other end was closed, or its process ended: what is sent within
     ///     some 100 us of its death may be lost; ClosedError if this end is closed, or belongs to
-    ///     another process now; OsError (ENOMEM, ENOSPC) if there is no memory; what the value's
-    ///     own serialize function throws: nothing was sent then
+    ///     another process now; OsError (ENOMEM, ENOSPC) if there is no memory; TimeoutError if
+    ///     another host took nothing for its unreachable_timeout; what the value's own serialize
+    ///     function throws: nothing was sent then
     void send(const T& value) { this->put(value); }
 
     /// Takes the oldest message. Blocks while there is none.
@@ -414,7 +418,7 @@ private:
 
 }  // namespace detail
 
-/// Where Connections to other programs of this user, on this machine, are accepted.
+/// Where Connections to other programs are accepted: of this user, or with a key from any host.
 ///
 /// A Unix socket admits processes of the same user only: its file has mode 0600, and the kernel
 /// says who connects, and who listens. Both then share memory, as the ends of a Pipe do. Clients

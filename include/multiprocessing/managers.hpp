@@ -6,8 +6,9 @@
 /// Python's multiprocessing.Manager.
 ///
 /// For what does not fit into shared memory: containers that grow, objects of any class, locks and
-/// queues that are made while everything runs. A call is a message to the server and back, through
-/// shared memory. For numbers and arrays sharedctypes.hpp is faster, for items queues.hpp.
+/// queues that are made while everything runs. A call is a message to the server and back: through
+/// shared memory, or, to a BaseManager's server at a TCP address, through that. For numbers and
+/// arrays sharedctypes.hpp is faster, for items queues.hpp.
 
 #include <atomic>
 #include <chrono>

@@ -138,6 +138,7 @@ inline constexpr bool can_host = std::is_constructible_v<T, argument_t<Args>...>
 
 /// An object of type T in a manager's server. A value: copies are of the same object, in any
 /// process that it was sent to or that was forked, and keep it alive: the last one gone frees it.
+/// (That of a BaseManager's connect() can't be sent, and its object lives as long as its server.)
 ///
 /// Threads: any number may call at once. Each has a connection of its own, so a call that blocks
 /// blocks no other; but calls of one object take turns, so that T need not be safe for threads,

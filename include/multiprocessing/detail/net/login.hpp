@@ -276,14 +276,14 @@ private:
             if (so_far == stream::progress::ended) return progress::refused;
             if (so_far != stream::progress::done) return progress::waits;
         }
-        remote_hello mine;
+        if (remote_.magic != remote_hello::right_magic) return progress::refused;
+        remote_hello mine;  // for another version, too, so that it can say so
         mine.max_message = most;
         std::size_t size = 0;  // a new socket has room for it
         const bool answered =
             stream_->write(bytes_of(mine), size) == stream::progress::done && size == sizeof mine;
-        const bool right = remote_.magic == remote_hello::right_magic &&
-                           remote_.version == remote_hello::right_version;
-        return right && answered ? progress::complete : progress::refused;
+        return remote_.version == remote_hello::right_version && answered ? progress::complete
+                                                                          : progress::refused;
     }
     progress read_greeting() {
         iovec bytes{&hello_, sizeof hello_};
