@@ -20,7 +20,8 @@
 /// nothing that is shared, and repeats itself while a stepped process is too slow for it. x86-64
 /// only: elsewhere `kill_points_work` is false.
 ///
-/// What it does not show: more than one interleaving a scenario (the others rest or sleep), kills
+/// What it does not show: more than one interleaving a scenario (the others rest or sleep), the
+/// instructions between the strides of long operations (each run takes another residue), kills
 /// inside a system call other than asleep, other memory models. The soaks are for those.
 
 #include <algorithm>
