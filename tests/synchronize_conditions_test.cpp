@@ -23,6 +23,7 @@
 
 #include <unistd.h>
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
 
@@ -256,6 +257,44 @@ TEST_CASE("Condition: goes by message with its lock", "[sync][condition]") {
         p.join();
         CHECK(p.exitcode() == 0);
     }
+}
+
+TEST_CASE("Condition, Barrier: go to a process that was forked before they were made",
+          "[sync][condition][barrier]") {
+    const test::no_leaks leaks;
+    struct parcel {
+        mp::Condition condition;
+        mp::Barrier barrier{1};
+    };
+    const bool by_queue = GENERATE(false, true);
+    auto [here, there] = mp::Pipe<parcel>();
+    mp::Queue<parcel> queue;
+    auto& turn = shared<int>();
+    mp::Process p(
+        [=, &turn](mp::Connection<parcel> c) mutable {
+            const parcel got = by_queue ? queue.get() : c.recv();
+            {
+                std::unique_lock guard(got.condition);
+                turn = 1;
+                got.condition.notify();
+                got.condition.wait(guard, [&] { return turn == 2; });
+            }
+            got.barrier.wait();
+        },
+        std::move(there));
+    p.start();
+    const parcel made{{}, mp::Barrier(2)};
+    {
+        std::unique_lock guard(made.condition);
+        by_queue ? queue.put(made) : here.send(made);
+        CHECK(made.condition.wait_for(guard, test::patience, [&] { return turn == 1; }));
+        turn = 2;
+        made.condition.notify();
+    }
+    CHECK(made.barrier.wait(test::patience) < 2);
+    CHECK_FALSE(made.barrier.broken());
+    p.join();
+    CHECK(p.exitcode() == 0);
 }
 
 TEST_CASE("Condition: a damaged message is refused", "[sync][condition]") {
