@@ -325,6 +325,31 @@ TEST_CASE("Condition: one killed while it waits takes no notify along (K1)",
     CHECK(all.awake == 2);
 }
 
+TEST_CASE("Condition: notify(n) wakes n of those that live (K1)", "[sync][condition][kill]") {
+    const test::no_leaks leaks;
+    const bool locked = GENERATE(false, true);
+    const mp::Condition condition;
+    waiters all(condition);
+    for (int i = 0; i < 7; ++i) all.add();
+    for (const std::size_t dead : {0u, 3u, 6u}) all[dead].kill();
+    const auto notify = [&](std::size_t n) {
+        std::unique_lock guard(condition, std::defer_lock);
+        if (locked) guard.lock();
+        condition.notify(n);
+    };
+    notify(2);
+    CHECK(all[1].exit_status() == 0);
+    CHECK(all[2].exit_status() == 0);
+    for (const std::size_t next : {4u, 5u}) CHECK(all[next].wait_asleep());
+    CHECK(all.awake == 2);
+    notify(1);
+    CHECK(all[4].exit_status() == 0);
+    CHECK(all[5].wait_asleep());
+    CHECK(all.awake == 3);
+    notify(1);
+    CHECK(all[5].exit_status() == 0);
+}
+
 TEST_CASE("Condition: one killed after it was chosen hands its notify on (K2)",
           "[sync][condition][kill]") {
     const mp::Condition condition;
