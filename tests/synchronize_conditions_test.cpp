@@ -1051,6 +1051,59 @@ TEST_CASE("SharedLock: a dead writer abandons it for readers and writers (K3)",
     CHECK_FALSE(lock.locked());
 }
 
+TEST_CASE("SharedLock: readers and writers that wait for a writer are all told of its death (K3)",
+          "[sync][shared][kill]") {
+    const mp::SharedLock lock;
+    child holder([&] {
+        lock.acquire();
+        for (;;) ::pause();
+        return 0;
+    });
+    CHECK(eventually([&] { return lock.locked(); }));
+    auto& told = shared<counter>();
+    auto& recovers = shared<counter>();
+    auto& recovered = shared<counter>();
+    auto& n = shared<int>();
+    const auto waits = [&](bool writes) {
+        return [&, writes] {
+            try {
+                writes ? lock.acquire() : lock.acquire_shared();
+                return 1;
+            } catch (const mp::AbandonedLock&) {
+            }
+            ++told;
+            if (!eventually([&] { return told == 4; })) return 2;
+            if (recovers++ == 0) {
+                lock.recover();
+                n = 10;
+                lock.release();
+                recovered = 1;
+            }
+            if (!eventually([&] { return recovered == 1; })) return 3;
+            for (int i = 0; i < 50; ++i) {
+                if (writes) {
+                    const std::lock_guard guard(lock);
+                    ++n;
+                } else {
+                    const std::shared_lock guard(lock);
+                    if (n < 10) return 4;
+                }
+            }
+            return 0;
+        };
+    };
+    std::vector<child> all;
+    for (const bool writes : {false, true, true, false}) {
+        all.emplace_back(waits(writes));
+        CHECK(all.back().wait_asleep());
+    }
+    holder.kill();
+    for (child& one : all) CHECK(one.exit_status() == 0);
+    CHECK(told == 4);
+    CHECK(n == 110);
+    CHECK_FALSE(lock.locked());
+}
+
 TEST_CASE("SharedLock: the last handle may go while a thread reads", "[sync][shared]") {
     mp::SharedLock lock;
     const auto message = mp::detail::encode(lock);
