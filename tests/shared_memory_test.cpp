@@ -11,18 +11,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
 #include <list>
+#include <mutex>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -36,9 +40,12 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
+#include <multiprocessing/sharedctypes.hpp>
+#include <multiprocessing/synchronize.hpp>
 
 #include "support/catch.hpp"
 #include "support/child.hpp"
@@ -234,6 +241,44 @@ TEST_CASE("shared data: goes to processes that were forked before it was made", 
     for (const int number : {3, 4}) in.put({number, a, list, memory});
     CHECK(out.get() == 4);
     CHECK(out.get() == 8);
+    CHECK(list.get<2>() == "opened");
+    CHECK(memory.buf()[0] == std::byte{5});
+    p.join();
+    CHECK(p.exitcode() == 0);
+    memory.unlink();
+}
+
+TEST_CASE("shared data: goes by connection to a process that was forked before it was made",
+          "[shared]") {
+    const test::no_leaks leaks;
+    auto [here, there] = mp::Pipe<>();
+    mp::Process p(
+        [](mp::Connection<> c) {
+            auto array = c.recv<mp::SharedArray<int>>();
+            c.send(fill(array, 1));
+            auto list = c.recv<row>();
+            c.send(third(list));
+            auto memory = c.recv<mp::SharedMemory>();
+            c.send(first_byte(memory));
+            c.send(open_parcel(c.recv<parcel>()));
+        },
+        std::move(there));
+    p.start();
+    const mp::SharedArray<int> array(100);
+    here.send(array);
+    CHECK(here.recv<int>() == 100);
+    CHECK(sum_of(array) == 5050);
+    const row list{1, 2.5, "three", point{1, 2}};
+    here.send(list);
+    CHECK(here.recv<std::string>() == "three");
+    CHECK(list.get<0>() == 2);
+    const auto memory = mp::SharedMemory::create(own_name("connected"), 100);
+    memory.buf()[0] = std::byte{4};
+    here.send(memory);
+    CHECK(here.recv<int>() == 4);
+    CHECK(memory.buf()[1] == std::byte{9});
+    here.send(parcel{3, array, list, memory});
+    CHECK(here.recv<int>() == 4);
     CHECK(list.get<2>() == "opened");
     CHECK(memory.buf()[0] == std::byte{5});
     p.join();
