@@ -944,6 +944,27 @@ TEST_CASE("Connection: one thread sends while another receives", "[connection][t
     echo.join();
 }
 
+TEST_CASE("Connection: a signal ends neither recv nor a send that waits for room",
+          "[connection][process][signal]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<std::string>();
+    const auto message = [](int i) { return std::to_string(i) + std::string(100'000, 'x'); };
+    test::interruptions signals;
+    test::child other([&, &end = b] {
+        signals.count_here();
+        if (end.recv() != "go") return 1;
+        for (int i = 0; i < 30; ++i) end.send(message(i));
+        return end.recv() == "end" ? 0 : 2;
+    });
+    CHECK(signals.interrupt(other));
+    a.send("go");
+    CHECK(signals.interrupt(other));
+    for (int i = 0; i < 30; ++i) CHECK((a.recv() == message(i)));
+    CHECK(signals.interrupt(other));
+    a.send("end");
+    CHECK(other.exit_status() == 0);
+}
+
 TEST_CASE("Connection: poll waits so long at least, and for the message", "[connection][process]") {
     auto [a, b] = mp::Pipe<int>();
     for (const auto time : {0ms, 1ms, 30ms, -5ms}) {

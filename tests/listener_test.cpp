@@ -692,6 +692,21 @@ TEST_CASE("Listener: processes of other users get nowhere, whatever they say",
     CHECK(other.exit_status() == std::optional<int>(0));
 }
 
+TEST_CASE("Listener: a signal does not end accept", "[listener][process][signal]") {
+    const test::no_leaks guard;
+    mp::Listener listener;
+    test::interruptions signals;
+    test::child accepts([&] {
+        signals.count_here();
+        return listener.accept().recv<int>();
+    });
+    CHECK(signals.interrupt(accepts));
+    auto client = mp::Client(listener.address());
+    CHECK(signals.interrupt(accepts));  // in recv by now
+    client.send(7);
+    CHECK(accepts.exit_status() == 7);
+}
+
 TEST_CASE("Listener: close ends an accept in another thread", "[listener][threads]") {
     mp::Listener listener;
     std::atomic<bool> told{false};

@@ -176,6 +176,24 @@ TEST_CASE("wait: results of async and of pools", "[wait][pool]") {
     CHECK(mp::wait({none, two}) == indices{0, 1});
 }
 
+TEST_CASE("wait: a signal does not end it", "[wait][process][signal]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<int>();
+    mp::Queue<int> queue;
+    test::interruptions signals;
+    test::child waits([&, &end = b] {
+        signals.count_here();
+        if (mp::wait({queue, end}) != indices{1} || end.recv() != 1) return 1;
+        if (mp::wait({queue, end}, 1h) != indices{0} || queue.get() != 2) return 2;
+        return 0;
+    });
+    CHECK(signals.interrupt(waits));
+    a.send(1);
+    CHECK(signals.interrupt(waits));
+    queue.put(2);
+    CHECK(waits.exit_status() == 0);
+}
+
 TEST_CASE("wait: 1,000 things", "[wait]") {
     if (!can_open(6000)) return;
     std::vector<mp::Pipe<int>> pipes;
