@@ -124,6 +124,29 @@ struct decoded_slowly {
     }
 };
 
+/// `is_readable`, which looks at the fileno of `a`, tells at each moment whether recv would block.
+template <class F>
+void readable_while_there(mp::Connection<int>& a, mp::Connection<int>& b, F is_readable) {
+    for (int i = 0; i < 100; ++i) {
+        CHECK_FALSE(is_readable());
+        b.send(1);
+        CHECK(is_readable());
+        b.send(2);
+        CHECK(a.recv() == 1);
+        CHECK((is_readable() && is_readable()));
+        CHECK(a.recv() == 2);
+    }
+    CHECK_FALSE(a.poll());
+    CHECK_FALSE(is_readable());
+    b.send(3);
+    b.close();
+    CHECK(is_readable());
+    CHECK(a.recv() == 3);
+    CHECK(is_readable());
+    CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
+    CHECK(is_readable());
+}
+
 [[noreturn]] void sleep_for_ever() {
     for (;;) ::pause();
 }
@@ -715,42 +738,40 @@ TEST_CASE("Connection: an end goes through a process back to where it came from"
     c.close();
 }
 
-TEST_CASE("Connection: fileno is readable exactly while recv would not block, by poll and epoll",
+TEST_CASE("Connection: poll finds fileno readable exactly while recv would not block",
           "[connection]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<int>();
+    const int fd = a.fileno();
+    CHECK(a.fileno() == fd);
+    readable_while_there(a, b, [fd] { return readable(fd); });
+}
+
+TEST_CASE("Connection: epoll finds fileno readable exactly while recv would not block",
+          "[connection]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<int>();
+    const int set = ::epoll_create1(EPOLL_CLOEXEC), number = 5;
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = number;
+    REQUIRE(::epoll_ctl(set, EPOLL_CTL_ADD, a.fileno(), &event) == 0);
+    readable_while_there(a, b, [&] {
+        epoll_event found{};
+        const int count = ::epoll_wait(set, &found, 1, 0);
+        return count == 1 && found.data.fd == number;
+    });
+    ::close(set);
+}
+
+TEST_CASE("Connection: fileno is readable for what came before it was asked for", "[connection]") {
     const test::no_leaks guard;
     auto [a, b] = mp::Pipe<int>();
     b.send(0);
     const int fd = a.fileno();
-    CHECK(a.fileno() == fd);
-    CHECK(readable(fd));  // what was there before
-    CHECK(a.recv() == 0);
-    const int set = ::epoll_create1(EPOLL_CLOEXEC);
-    epoll_event event{};
-    event.events = EPOLLIN;
-    REQUIRE(::epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
-    const auto by_epoll = [&] {
-        epoll_event found{};
-        return ::epoll_wait(set, &found, 1, 0) == 1;
-    };
-    for (int i = 0; i < 100; ++i) {
-        CHECK_FALSE((readable(fd) || by_epoll()));
-        b.send(1);
-        CHECK((readable(fd) && by_epoll()));
-        b.send(2);
-        CHECK(a.recv() == 1);
-        CHECK((readable(fd) && by_epoll() && readable(fd)));
-        CHECK(a.recv() == 2);
-    }
-    CHECK_FALSE(a.poll());
-    CHECK_FALSE(readable(fd));
-    b.send(3);
-    b.close();
     CHECK(readable(fd));
-    CHECK(a.recv() == 3);
-    CHECK((readable(fd) && by_epoll()));
-    CHECK_THROWS_AS(a.recv(), mp::EndOfFile);
-    CHECK((readable(fd) && by_epoll()));
-    ::close(set);
+    CHECK(a.recv() == 0);
+    CHECK_FALSE(readable(fd));
 }
 
 TEST_CASE("Connection: fileno shows the death of the other process", "[connection][process]") {
@@ -921,6 +942,27 @@ TEST_CASE("Connection: one thread sends while another receives", "[connection][t
     CHECK(wrong == 0);
     sender.join();
     echo.join();
+}
+
+TEST_CASE("Connection: a signal ends neither recv nor a send that waits for room",
+          "[connection][process][signal]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<std::string>();
+    const auto message = [](int i) { return std::to_string(i) + std::string(100'000, 'x'); };
+    test::interruptions signals;
+    test::child other([&, &end = b] {
+        signals.count_here();
+        if (end.recv() != "go") return 1;
+        for (int i = 0; i < 30; ++i) end.send(message(i));
+        return end.recv() == "end" ? 0 : 2;
+    });
+    CHECK(signals.interrupt(other));
+    a.send("go");
+    CHECK(signals.interrupt(other));
+    for (int i = 0; i < 30; ++i) CHECK((a.recv() == message(i)));
+    CHECK(signals.interrupt(other));
+    a.send("end");
+    CHECK(other.exit_status() == 0);
 }
 
 TEST_CASE("Connection: poll waits so long at least, and for the message", "[connection][process]") {

@@ -11,18 +11,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iterator>
 #include <list>
+#include <mutex>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -36,9 +40,12 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
+#include <multiprocessing/sharedctypes.hpp>
+#include <multiprocessing/synchronize.hpp>
 
 #include "support/catch.hpp"
 #include "support/child.hpp"
@@ -94,6 +101,28 @@ std::size_t mappings() {
     std::size_t lines = 0;
     for (std::string line; std::getline(maps, line);) ++lines;
     return lines;
+}
+
+/// The shared files that a process has open or mapped: name and inode of each.
+std::set<std::string> shared_files(pid_t pid) {
+    std::set<std::string> found;
+    const std::string process = "/proc/" + std::to_string(pid);
+    std::ifstream maps(process + "/maps");
+    for (std::string line; std::getline(maps, line);) {
+        std::istringstream words(line);
+        std::string range, access, offset, device, inode, path;
+        words >> range >> access >> offset >> device >> inode >> path;
+        if (path.starts_with("/memfd:mp:")) found.insert(path + ' ' + inode);
+    }
+    std::error_code none, gone;  // processes end meanwhile
+    for (std::filesystem::directory_iterator one(process + "/fd", none), end; one != end;
+         one.increment(none)) {
+        const std::string target = std::filesystem::read_symlink(*one, gone).string();
+        struct stat info {};
+        if (target.starts_with("/memfd:mp:") && ::stat(one->path().c_str(), &info) == 0)
+            found.insert(target.substr(0, target.find(' ')) + ' ' + std::to_string(info.st_ino));
+    }
+    return found;
 }
 
 int sum_of(const mp::SharedArray<int>& a) { return std::accumulate(a.begin(), a.end(), 0); }
@@ -241,6 +270,44 @@ TEST_CASE("shared data: goes to processes that were forked before it was made", 
     memory.unlink();
 }
 
+TEST_CASE("shared data: goes by connection to a process that was forked before it was made",
+          "[shared]") {
+    const test::no_leaks leaks;
+    auto [here, there] = mp::Pipe<>();
+    mp::Process p(
+        [](mp::Connection<> c) {
+            auto array = c.recv<mp::SharedArray<int>>();
+            c.send(fill(array, 1));
+            auto list = c.recv<row>();
+            c.send(third(list));
+            auto memory = c.recv<mp::SharedMemory>();
+            c.send(first_byte(memory));
+            c.send(open_parcel(c.recv<parcel>()));
+        },
+        std::move(there));
+    p.start();
+    const mp::SharedArray<int> array(100);
+    here.send(array);
+    CHECK(here.recv<int>() == 100);
+    CHECK(sum_of(array) == 5050);
+    const row list{1, 2.5, "three", point{1, 2}};
+    here.send(list);
+    CHECK(here.recv<std::string>() == "three");
+    CHECK(list.get<0>() == 2);
+    const auto memory = mp::SharedMemory::create(own_name("connected"), 100);
+    memory.buf()[0] = std::byte{4};
+    here.send(memory);
+    CHECK(here.recv<int>() == 4);
+    CHECK(memory.buf()[1] == std::byte{9});
+    here.send(parcel{3, array, list, memory});
+    CHECK(here.recv<int>() == 4);
+    CHECK(list.get<2>() == "opened");
+    CHECK(memory.buf()[0] == std::byte{5});
+    p.join();
+    CHECK(p.exitcode() == 0);
+    memory.unlink();
+}
+
 TEST_CASE("SharedArray: its memory is there from the start, and only once", "[shared]") {
     const mp::SharedArray<char> a(std::size_t{32} << 20);
     struct stat info {};
@@ -285,37 +352,55 @@ TEST_CASE("SharedArray: signals that come all the time don't keep it from its me
     CHECK(interrupted.exit_status() == 0);
 }
 
-TEST_CASE("shared data: a process that ends in any way leaves nothing of what is anonymous",
+TEST_CASE("shared data: of what is anonymous a killed process leaves nothing, whatever it made",
           "[shared]") {
-    const test::no_leaks leaks;
-    // A name of its own, since others run the same tests on this machine.
-    mp::Queue<int> ready;
-    const auto inode_of_own = [] {
-        struct stat info {};
-        for (const auto& [fd, target] : test::open_descriptors())
-            if (contains(target, "mp:SharedArray")) ::fstat(fd, &info);
-        return static_cast<int>(info.st_ino);
-    };
+    const test::no_leaks leaks;  // nothing new in /dev/shm
+    mp::Queue<std::set<std::string>> made;
     mp::Process victim([&] {
-        const mp::SharedArray<int> a(1 << 20);
+        const std::set<std::string> before = shared_files(::getpid());
+        const mp::SharedArray<int> array(1 << 20);
         const row list{1, 2, "x", {}};
-        ready.put(inode_of_own());
+        const mp::Lock lock;
+        const mp::RLock rlock;
+        const mp::SharedLock shared_lock;
+        const mp::Semaphore semaphore;
+        const mp::BoundedSemaphore bounded;
+        const mp::Condition condition;
+        const mp::Event event;
+        const mp::Barrier barrier(2);
+        const mp::Value<int> value{1};
+        const mp::Array<int> numbers(1000);
+        const mp::RawValue<int> raw{1};
+        const mp::RawArray<int> raws(1000);
+        mp::Pipe<std::string> pipe;
+        pipe.first.send(std::string(100'000, 'x'));
+        pipe.first.fileno();
+        mp::Queue<std::string> queue;
+        queue.put(std::string(100'000, 'x'));
+        mp::JoinableQueue<int> joinable;
+        mp::SimpleQueue<int> simple;
+        const std::lock_guard holds(lock);
+        value.acquire();
+        std::set<std::string> own = shared_files(::getpid());
+        for (const std::string& one : before) own.erase(one);
+        made.put(own);
         for (;;) ::pause();
     });
     victim.start();
-    const std::string inode = ' ' + std::to_string(ready.get()) + ' ';
-    const auto somewhere = [&] {
-        for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-            std::ifstream maps(entry.path() / "maps");
-            for (std::string line; std::getline(maps, line);)
-                if (contains(line, "mp:SharedArray") && contains(line, inode)) return true;
-        }
-        return false;
+    const std::set<std::string> files = made.get();
+    CHECK(files.size() == 18);
+    const auto still_known = [&] {
+        std::set<std::string> known;
+        for (const auto& entry : std::filesystem::directory_iterator("/proc"))
+            if (const pid_t pid = std::atoi(entry.path().filename().c_str()); pid > 0)
+                for (const std::string& file : shared_files(pid))
+                    if (files.contains(file)) known.insert(file);
+        return known;
     };
-    CHECK(somewhere());
+    CHECK(still_known() == files);
     victim.kill();
     victim.join();
-    CHECK_FALSE(somewhere());
+    CHECK(still_known().empty());
 }
 
 TEST_CASE("SharedArray: one whose last holder has ended can't be received, and it says so",

@@ -26,6 +26,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
@@ -293,6 +294,54 @@ TEST_CASE("shared types: go to processes that were forked before they were made"
     CHECK(p1.array[0] == 2.5);
     CHECK(p1.raw.value().balance == -7);
     CHECK(p1.text[2] == 'z');
+    p.join();
+    CHECK(p.exitcode() == 0);
+}
+
+TEST_CASE("shared types: go by connection to a process that was forked before they were made",
+          "[value][array]") {
+    const test::no_leaks leaks;
+    auto [here, there] = mp::Pipe<>();
+    mp::Process p(
+        [](mp::Connection<> c) {
+            auto value = c.recv<mp::Value<int>>();
+            value.acquire();
+            value.value() += 1;
+            auto array = c.recv<mp::Array<double>>();
+            array.acquire();
+            array[2] = 2.5;
+            c.send(array.size());
+            c.recv<int>();
+            value.release();
+            array.release();
+            c.recv<mp::RawValue<account>>().value().balance = -7;
+            c.recv<mp::RawArray<char>>()[4] = 'z';
+            auto all = c.recv<parcel>();
+            c.send(open_parcel(all));
+        },
+        std::move(there));
+    p.start();
+    mp::Value<int> value{1};
+    here.send(value);
+    mp::Array<double> array(3);
+    here.send(array);
+    CHECK(here.recv<std::size_t>() == 3);
+    CHECK_FALSE(value.try_lock());
+    CHECK_FALSE(array.try_lock());
+    here.send(0);
+    const mp::RawValue<account> raw;
+    here.send(raw);
+    const mp::RawArray<char> text(5);
+    here.send(text);
+    here.send(parcel{value, array, raw, text});
+    CHECK(here.recv<int>() == 3);
+    const std::scoped_lock both(value, array);
+    CHECK(value.value() == 3);
+    CHECK(array[0] == 2.5);
+    CHECK(array[2] == 2.5);
+    CHECK(raw.value().balance == -7);
+    CHECK(text[2] == 'z');
+    CHECK(text[4] == 'z');
     p.join();
     CHECK(p.exitcode() == 0);
 }

@@ -23,6 +23,7 @@
 
 #include <unistd.h>
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
 
@@ -258,6 +259,44 @@ TEST_CASE("Condition: goes by message with its lock", "[sync][condition]") {
     }
 }
 
+TEST_CASE("Condition, Barrier: go to a process that was forked before they were made",
+          "[sync][condition][barrier]") {
+    const test::no_leaks leaks;
+    struct parcel {
+        mp::Condition condition;
+        mp::Barrier barrier{1};
+    };
+    const bool by_queue = GENERATE(false, true);
+    auto [here, there] = mp::Pipe<parcel>();
+    mp::Queue<parcel> queue;
+    auto& turn = shared<int>();
+    mp::Process p(
+        [=, &turn](mp::Connection<parcel> c) mutable {
+            const parcel got = by_queue ? queue.get() : c.recv();
+            {
+                std::unique_lock guard(got.condition);
+                turn = 1;
+                got.condition.notify();
+                got.condition.wait(guard, [&] { return turn == 2; });
+            }
+            got.barrier.wait();
+        },
+        std::move(there));
+    p.start();
+    const parcel made{{}, mp::Barrier(2)};
+    {
+        std::unique_lock guard(made.condition);
+        by_queue ? queue.put(made) : here.send(made);
+        CHECK(made.condition.wait_for(guard, test::patience, [&] { return turn == 1; }));
+        turn = 2;
+        made.condition.notify();
+    }
+    CHECK(made.barrier.wait(test::patience) < 2);
+    CHECK_FALSE(made.barrier.broken());
+    p.join();
+    CHECK(p.exitcode() == 0);
+}
+
 TEST_CASE("Condition: a damaged message is refused", "[sync][condition]") {
     const mp::Condition condition;
     const auto message = mp::detail::encode(condition);
@@ -284,6 +323,31 @@ TEST_CASE("Condition: one killed while it waits takes no notify along (K1)",
     condition.notify(2);
     CHECK(all[3].exit_status() == 0);
     CHECK(all.awake == 2);
+}
+
+TEST_CASE("Condition: notify(n) wakes n of those that live (K1)", "[sync][condition][kill]") {
+    const test::no_leaks leaks;
+    const bool locked = GENERATE(false, true);
+    const mp::Condition condition;
+    waiters all(condition);
+    for (int i = 0; i < 7; ++i) all.add();
+    for (const std::size_t dead : {0u, 3u, 6u}) all[dead].kill();
+    const auto notify = [&](std::size_t n) {
+        std::unique_lock guard(condition, std::defer_lock);
+        if (locked) guard.lock();
+        condition.notify(n);
+    };
+    notify(2);
+    CHECK(all[1].exit_status() == 0);
+    CHECK(all[2].exit_status() == 0);
+    for (const std::size_t next : {4u, 5u}) CHECK(all[next].wait_asleep());
+    CHECK(all.awake == 2);
+    notify(1);
+    CHECK(all[4].exit_status() == 0);
+    CHECK(all[5].wait_asleep());
+    CHECK(all.awake == 3);
+    notify(1);
+    CHECK(all[5].exit_status() == 0);
 }
 
 TEST_CASE("Condition: one killed after it was chosen hands its notify on (K2)",
@@ -984,6 +1048,59 @@ TEST_CASE("SharedLock: a dead writer abandons it for readers and writers (K3)",
     lock.release();
     CHECK(lock.acquire_shared());
     lock.release_shared();
+    CHECK_FALSE(lock.locked());
+}
+
+TEST_CASE("SharedLock: readers and writers that wait for a writer are all told of its death (K3)",
+          "[sync][shared][kill]") {
+    const mp::SharedLock lock;
+    child holder([&] {
+        lock.acquire();
+        for (;;) ::pause();
+        return 0;
+    });
+    CHECK(eventually([&] { return lock.locked(); }));
+    auto& told = shared<counter>();
+    auto& recovers = shared<counter>();
+    auto& recovered = shared<counter>();
+    auto& n = shared<int>();
+    const auto waits = [&](bool writes) {
+        return [&, writes] {
+            try {
+                writes ? lock.acquire() : lock.acquire_shared();
+                return 1;
+            } catch (const mp::AbandonedLock&) {
+            }
+            ++told;
+            if (!eventually([&] { return told == 4; })) return 2;
+            if (recovers++ == 0) {
+                lock.recover();
+                n = 10;
+                lock.release();
+                recovered = 1;
+            }
+            if (!eventually([&] { return recovered == 1; })) return 3;
+            for (int i = 0; i < 50; ++i) {
+                if (writes) {
+                    const std::lock_guard guard(lock);
+                    ++n;
+                } else {
+                    const std::shared_lock guard(lock);
+                    if (n < 10) return 4;
+                }
+            }
+            return 0;
+        };
+    };
+    std::vector<child> all;
+    for (const bool writes : {false, true, true, false}) {
+        all.emplace_back(waits(writes));
+        CHECK(all.back().wait_asleep());
+    }
+    holder.kill();
+    for (child& one : all) CHECK(one.exit_status() == 0);
+    CHECK(told == 4);
+    CHECK(n == 110);
     CHECK_FALSE(lock.locked());
 }
 

@@ -11,11 +11,13 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
 
@@ -331,6 +333,75 @@ TEMPLATE_TEST_CASE("synchronization objects go to processes by every way", "[syn
     queue.put(object);
     CHECK(queue.get() == object);
     CHECK_FALSE(TestType() == object);
+}
+
+TEMPLATE_TEST_CASE("synchronization objects go to a process that was forked before they were made",
+                   "[sync]", mp::Lock, mp::RLock, mp::SharedLock, mp::Semaphore,
+                   mp::BoundedSemaphore, mp::Condition) {
+    const test::no_leaks leaks;
+    const bool by_queue = GENERATE(false, true);
+    auto [here, there] = mp::Pipe<>();
+    mp::Queue<TestType> queue;
+    mp::Process p(
+        [=](mp::Connection<> c) mutable {
+            const TestType got = by_queue ? queue.get() : c.recv<TestType>();
+            c.send(got.acquire());
+            c.recv<int>();
+            got.release();
+            c.send(0);
+            c.recv<int>();
+            c.send(got.acquire(0s));
+        },
+        std::move(there));
+    p.start();
+    const TestType object;
+    by_queue ? queue.put(object) : here.send(object);
+    CHECK(here.template recv<bool>());
+    CHECK(object.locked());
+    CHECK_FALSE(object.acquire(0s));
+    here.send(0);
+    here.template recv<int>();
+    CHECK_FALSE(object.locked());
+    CHECK(object.acquire());
+    here.send(0);
+    CHECK_FALSE(here.template recv<bool>());
+    object.release();
+    p.join();
+    CHECK(p.exitcode() == 0);
+}
+
+TEST_CASE("semaphores, Event: go to a process that was forked before they were made", "[sync]") {
+    const test::no_leaks leaks;
+    struct parcel {
+        mp::Semaphore units;
+        mp::BoundedSemaphore bounded;
+        mp::Event asks, answers;
+    };
+    const bool by_queue = GENERATE(false, true);
+    auto [here, there] = mp::Pipe<parcel>();
+    mp::Queue<parcel> queue;
+    mp::Process p(
+        [=](mp::Connection<parcel> c) mutable {
+            const parcel got = by_queue ? queue.get() : c.recv();
+            got.asks.wait();
+            for (int i = 0; i < 2; ++i) got.units.acquire();
+            got.bounded.acquire();
+            got.asks.clear();
+            got.answers.set();
+        },
+        std::move(there));
+    p.start();
+    const parcel made{mp::Semaphore(3), mp::BoundedSemaphore(2), {}, {}};
+    by_queue ? queue.put(made) : here.send(made);
+    made.asks.set();
+    CHECK(made.answers.wait(test::patience));
+    CHECK_FALSE(made.asks.is_set());
+    CHECK(made.units.value() == 1);
+    CHECK(made.bounded.value() == 1);
+    made.bounded.release();
+    CHECK_THROWS_AS(made.bounded.release(), mp::Error);
+    p.join();
+    CHECK(p.exitcode() == 0);
 }
 
 TEST_CASE("Event: goes to processes by every way", "[sync]") {

@@ -2,9 +2,12 @@
 
 #include <multiprocessing/connection.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -34,6 +37,16 @@ int twice(int n) { return 2 * n; }
 int after_a_while(int n) {
     ::usleep(20'000);
     return n;
+}
+
+/// Whether this process can open so many descriptors; says so if not.
+bool can_open(rlim_t count) {
+    rlimit files{};
+    ::getrlimit(RLIMIT_NOFILE, &files);
+    const rlimit more{std::max(count, files.rlim_max), std::max(count, files.rlim_max)};
+    if (::setrlimit(RLIMIT_NOFILE, &more) == 0) return true;
+    WARN("skipped: it takes " << count << " descriptors, and the hard limit is " << files.rlim_max);
+    return false;
 }
 
 }  // namespace
@@ -163,15 +176,26 @@ TEST_CASE("wait: results of async and of pools", "[wait][pool]") {
     CHECK(mp::wait({none, two}) == indices{0, 1});
 }
 
+TEST_CASE("wait: a signal does not end it", "[wait][process][signal]") {
+    const test::no_leaks guard;
+    auto [a, b] = mp::Pipe<int>();
+    mp::Queue<int> queue;
+    test::interruptions signals;
+    test::child waits([&, &end = b] {
+        signals.count_here();
+        if (mp::wait({queue, end}) != indices{1} || end.recv() != 1) return 1;
+        if (mp::wait({queue, end}, 1h) != indices{0} || queue.get() != 2) return 2;
+        return 0;
+    });
+    CHECK(signals.interrupt(waits));
+    a.send(1);
+    CHECK(signals.interrupt(waits));
+    queue.put(2);
+    CHECK(waits.exit_status() == 0);
+}
+
 TEST_CASE("wait: 1,000 things", "[wait]") {
-    rlimit files{};
-    ::getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &files);
-    if (files.rlim_cur < 6000) {
-        WARN("skipped: it takes 6,000 descriptors, and the hard limit is " << files.rlim_max);
-        return;
-    }
+    if (!can_open(6000)) return;
     std::vector<mp::Pipe<int>> pipes;
     for (int i = 0; i < 1000; ++i) pipes.emplace_back();
     std::vector<mp::Waitable> things;
@@ -187,4 +211,85 @@ TEST_CASE("wait: 1,000 things", "[wait]") {
         if (i % 7 == 0) pipes[i].second.close();
     for (const std::size_t i : expected) pipes[i].first.recv();
     CHECK(mp::wait(things).size() == 143);
+}
+
+TEST_CASE("wait: a thousand things of all kinds", "[wait][process][pool]") {
+    if (!can_open(6000)) return;
+    const test::no_leaks guard;
+    mp::Queue<int> go;
+    std::vector<mp::Process> processes;
+    for (int i = 0; i < 6; ++i) {
+        processes.emplace_back(mp::ProcessOptions{.daemon = true}, [] { ::pause(); });
+        processes.back().start();
+    }
+    mp::Pool pool(1);
+    std::vector<mp::AsyncResult<int>> results;  // one after the other, as many as `go` has items
+    for (int i = 0; i < 94; ++i)
+        results.push_back(pool.apply_async([](mp::Queue<int>& from) { return from.get(); }, go));
+    std::vector<mp::Pipe<int>> pipes(300);
+    std::vector<mp::Queue<int>> queues(300);
+    std::vector<int> events;
+    for (int i = 0; i < 300; ++i) events.push_back(::eventfd(0, EFD_CLOEXEC));
+
+    std::vector<mp::Waitable> things;
+    std::map<const void*, std::size_t> places;
+    const auto add = [&](auto& some, std::size_t i) {
+        if (i >= some.size()) return;
+        places[&some[i]] = things.size();
+        if constexpr (requires { some[i].first; })
+            things.emplace_back(some[i].first);
+        else
+            things.emplace_back(some[i]);
+    };
+    for (std::size_t i = 0; i < 300; ++i) {
+        add(pipes, i);
+        add(results, i);
+        add(queues, i);
+        add(processes, i);
+        add(events, i);
+    }
+    REQUIRE(things.size() == 1000);
+    CHECK(mp::wait(things, 0s).empty());
+
+    std::set<std::size_t> ready;
+    const auto named = [&] { return indices(ready.begin(), ready.end()); };
+    const auto change = [&](const auto& thing, bool now) {
+        now ? void(ready.insert(places.at(&thing))) : void(ready.erase(places.at(&thing)));
+    };
+    pipes[299].second.send(1);
+    change(pipes[299], true);
+    CHECK(mp::wait(things) == named());
+    for (std::size_t i = 0; i < 300; i += 7) {
+        i % 2 == 0 ? pipes[i].second.send(1) : pipes[i].second.close();
+        queues[i + 1].put(1);
+        ::eventfd_write(events[i + 2], 1);
+        change(pipes[i], true);
+        change(queues[i + 1], true);
+        change(events[i + 2], true);
+    }
+    for (std::size_t i = 0; i < 10; ++i) {
+        go.put(1);
+        results[i].wait();
+        change(results[i], true);
+    }
+    for (std::size_t i = 1; i < 6; i += 2) {
+        processes[i].kill();
+        processes[i].join();
+        change(processes[i], true);
+    }
+    CHECK(mp::wait(things) == named());
+    CHECK(mp::wait(things, 0s) == named());
+    for (std::size_t i = 0; i < 300; i += 14) {
+        pipes[i].first.recv();
+        queues[i + 1].get();
+        eventfd_t n;
+        ::eventfd_read(events[i + 2], &n);
+        change(pipes[i], false);
+        change(queues[i + 1], false);
+        change(events[i + 2], false);
+    }
+    CHECK(ready.size() > 50);
+    CHECK(mp::wait(things) == named());
+    for (std::size_t i = 10; i < results.size(); ++i) go.put(1);
+    for (const int event : events) ::close(event);
 }

@@ -5,6 +5,7 @@
 /// Forked children for tests: each reports by its exit status, and none outlives its test.
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -175,5 +176,33 @@ T& shared_memory() {
     if (memory == MAP_FAILED) give_up("mmap");
     return *static_cast<T*>(memory);
 }
+
+/// Signals whose handler does not restart what they interrupt.
+class interruptions {
+public:
+    /// In the child: from here on they are handled.
+    void count_here() {
+        static std::atomic<int>* handled;
+        handled = &handled_;
+        struct sigaction act {};
+        act.sa_handler = [](int) { ++*handled; };
+        ::sigaction(SIGUSR1, &act, nullptr);
+        ready_ = true;
+    }
+    /// In the test: five while the child sleeps, after each of which it sleeps again.
+    bool interrupt(const child& one) {
+        bool right = eventually([&] { return ready_.load(); }) && one.wait_asleep();
+        for (int i = 0; right && i < 5; ++i) {
+            const int before = handled_;
+            ::kill(one.pid(), SIGUSR1);
+            right = eventually([&] { return handled_ > before; }) && one.wait_asleep();
+        }
+        return right;
+    }
+
+private:
+    std::atomic<bool>& ready_ = shared_memory<std::atomic<bool>>();
+    std::atomic<int>& handled_ = shared_memory<std::atomic<int>>();
+};
 
 }  // namespace test
