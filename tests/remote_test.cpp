@@ -31,6 +31,7 @@
 #include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/raw_tcp.hpp"
+#include "support/reports.hpp"
 
 namespace mp = multiprocessing;
 using namespace std::chrono_literals;
@@ -538,16 +539,20 @@ TEST_CASE("remote: the bytes on the wire are those of version 1", "[remote]") {
 
 TEST_CASE("remote: a side of another version is told so, and refused", "[remote]") {
     const std::string newer = test::from_hex("702d72656d6f7465 02000000 00000000 e803000000000000");
-    SECTION("a client: it learns the server's version, and then the end") {
-        mp::Listener listener("127.0.0.1:0", listens);
-        const auto other = test::tcp_connect(listener.address());
-        REQUIRE(other.send(newer));
-        // Refused while this one is accepted.
-        auto [a, b] = connect(listener);
-        CHECK(test::to_hex(other.receive(16)) == "702d72656d6f74650100000000000000");
-        CHECK(other.ended());
-        a.send(1);
-        CHECK(b.recv<int>() == 1);
+    SECTION("a client: it learns the server's version, then the end, and the log has it") {
+        const std::string log = test::log_of([&] {
+            mp::Listener listener("127.0.0.1:0", listens);
+            const auto other = test::tcp_connect(listener.address());
+            REQUIRE(other.send(newer));
+            // Refused while this one is accepted.
+            auto [a, b] = connect(listener);
+            CHECK(test::to_hex(other.receive(16)) == "702d72656d6f74650100000000000000");
+            CHECK(other.ended());
+            a.send(1);
+            CHECK(b.recv<int>() == 1);
+        });
+        CHECK_THAT(log, Catch::Contains("a client was turned away, of 127.0.0.1:") &&
+                            Catch::Contains("version 2"));
     }
     SECTION("a server: the error names both") {
         const test::tcp_server server;

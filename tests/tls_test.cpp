@@ -234,6 +234,7 @@ TEST_CASE("tls: a manager refuses who has another key, or none, and its log says
     CAPTURE(with_another, without, log);
     CHECK(log.starts_with("[WARNING/Server-"));
     CHECK_THAT(log, Catch::Contains("a client was refused, of 127.0.0.1:"));
+    CHECK_THAT(log, Catch::Contains("a client was turned away, of 127.0.0.1:"));
     for (const std::string& text : {log, with_another, without})
         for (const auto& one : {key, other}) {
             const auto bytes = one.bytes();

@@ -243,7 +243,7 @@ public:
     enum class progress { waits, refused, complete };
     /// Reads what is there, and answers. Doesn't block.
     /// \throws OsError if this process has no descriptors left; AuthenticationError if the client
-    ///     has another key, or none
+    ///     has another key, or none; EndOfFile if it is no Client, or of another version
     progress read(const ListenerOptions& options) {
         if (!logged_in_) {
             const auto so_far = stream_->log_in();
@@ -281,9 +281,9 @@ private:
         std::size_t size = 0;  // a new socket has room for it
         const bool answered =
             stream_->write(bytes_of(mine), size) == stream::progress::done && size == sizeof mine;
-        const bool right = remote_.magic == remote_hello::right_magic &&
-                           remote_.version == remote_hello::right_version;
-        return right && answered ? progress::complete : progress::refused;
+        if (const std::string wrong = remote_.what_is_wrong(); !wrong.empty())
+            throw EndOfFile(wrong);
+        return answered ? progress::complete : progress::refused;
     }
     progress read_greeting() {
         iovec bytes{&hello_, sizeof hello_};
