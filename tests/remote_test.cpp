@@ -3,19 +3,24 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <multiprocessing/connection.hpp>
@@ -26,6 +31,7 @@
 #include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/raw_tcp.hpp"
+#include "support/reports.hpp"
 
 namespace mp = multiprocessing;
 using namespace std::chrono_literals;
@@ -285,6 +291,69 @@ TEST_CASE("remote: one that stops in the middle of a message is given up, whoeve
     CHECK(stranger.ended());
 }
 
+TEST_CASE("remote: one that receives nothing is given up, and holds up nobody else",
+          "[remote][threads]") {
+    mp::Listener listener("127.0.0.1:0", {.transport = mp::insecure, .unreachable_timeout = 200ms});
+    const auto reads_nothing = test::tcp_connect(listener.address());
+    REQUIRE(reads_nothing.send(hello()));  // it takes a MiB at most
+    auto to_it = listener.accept(test::patience);
+    const auto begin = test::clock::now();
+    std::string what;
+    std::atomic<bool> ended{false};
+    std::thread sends([&] {
+        what = refused([&] {
+            for (const std::string text(1'000'000, 'x');;) to_it.send(text);
+        });
+        ended = true;
+    });
+    do {
+        auto [good, served] = connect(listener);
+        good.send(1);
+        CHECK(served.recv<int>() == 1);
+        served.send(std::string(100'000, 'y'));
+        CHECK(good.recv<std::string>().size() == 100'000);
+    } while (!ended && test::clock::now() - begin < test::patience);
+    CHECK(ended);
+    ::shutdown(reads_nothing.get(), SHUT_RDWR);  // so that a failed test ends
+    sends.join();
+    CHECK(test::clock::now() - begin >= 200ms);
+    CHECK_THAT(what, Catch::Contains("can't be reached"));
+    CHECK_THROWS_AS(to_it.send(1), mp::EndOfFile);
+    CHECK_THROWS_AS(to_it.recv<int>(), mp::EndOfFile);
+}
+
+TEST_CASE("remote: small messages go at once, and a lost host is given up", "[remote]") {
+    mp::Listener listener("127.0.0.1:0",
+                          {.transport = mp::insecure, .unreachable_timeout = 1234ms});
+    auto options = connects;
+    options.unreachable_timeout = 5678ms;
+    const auto before = test::open_descriptors();
+    const auto ends = connect(listener, options);
+    std::multiset<int> limits;
+    for (const auto& [fd, target] : test::open_descriptors()) {
+        sockaddr_storage other{};
+        socklen_t size = sizeof other;
+        if (before.contains(fd) || !target.starts_with("socket:") ||
+            ::getpeername(fd, reinterpret_cast<sockaddr*>(&other), &size) != 0 ||
+            other.ss_family != AF_INET)
+            continue;
+        const auto option = [fd = fd](int level, int name) {
+            int value = -1;
+            socklen_t length = sizeof value;
+            ::getsockopt(fd, level, name, &value, &length);
+            return value;
+        };
+        CHECK(option(IPPROTO_TCP, TCP_NODELAY) == 1);
+        CHECK(option(SOL_SOCKET, SO_KEEPALIVE) == 1);
+        // A silent line is probed, as often as a second is short enough for.
+        CHECK(option(IPPROTO_TCP, TCP_KEEPIDLE) == 1);
+        CHECK(option(IPPROTO_TCP, TCP_KEEPINTVL) == 1);
+        CHECK(option(IPPROTO_TCP, TCP_KEEPCNT) == 4);
+        limits.insert(option(IPPROTO_TCP, TCP_USER_TIMEOUT));
+    }
+    CHECK(limits == std::multiset<int>{1234, 5678});
+}
+
 TEST_CASE("remote: a message that comes bit by bit is whole at its end, not before", "[remote]") {
     mp::Listener listener("127.0.0.1:0", listens);
     const auto stranger = test::tcp_connect(listener.address());
@@ -428,6 +497,73 @@ TEST_CASE("remote: who listens there is no Listener", "[remote]") {
     SECTION("it says nothing") {
         CHECK_THROWS_AS(mp::Client(other.address(), {.transport = mp::insecure, .timeout = 20ms}),
                         mp::TimeoutError);
+    }
+}
+
+TEST_CASE("remote: the bytes on the wire are those of version 1", "[remote]") {
+    // So programs of other builds say it: magic, version, max_message; and an int, 7, as a length,
+    // a fingerprint and its bytes.
+    const std::string says_hello =
+        test::from_hex("702d72656d6f7465 01000000 00000000 e803000000000000");
+    const std::string message = test::from_hex("0400000000000000 a8aeab0acd98ea3d 07000000");
+    SECTION("at a Listener") {
+        mp::Listener listener("127.0.0.1:0", {.transport = mp::insecure, .max_message = 1000});
+        const auto other = test::tcp_connect(listener.address());
+        REQUIRE(other.send(says_hello + message));
+        auto c = listener.accept(test::patience);
+        CHECK(test::to_hex(other.receive(says_hello.size())) == test::to_hex(says_hello));
+        CHECK(c.recv<int>() == 7);
+        c.send(7);
+        CHECK(test::to_hex(other.receive(message.size())) == test::to_hex(message));
+    }
+    SECTION("at a Client") {
+        const test::tcp_server server;
+        std::string said;
+        std::thread answers([&] {
+            const auto c = server.accept();
+            said = c.receive(says_hello.size());
+            c.send(says_hello + message);
+            said += c.receive(message.size());
+        });
+        auto options = connects;
+        options.max_message = 1000;
+        {
+            auto c = mp::Client(server.address(), options);
+            CHECK(c.recv<int>() == 7);
+            c.send(7);
+        }
+        answers.join();
+        CHECK(test::to_hex(said) == test::to_hex(says_hello + message));
+    }
+}
+
+TEST_CASE("remote: a side of another version is told so, and refused", "[remote]") {
+    const std::string newer = test::from_hex("702d72656d6f7465 02000000 00000000 e803000000000000");
+    SECTION("a client: it learns the server's version, then the end, and the log has it") {
+        const std::string log = test::log_of([&] {
+            mp::Listener listener("127.0.0.1:0", listens);
+            const auto other = test::tcp_connect(listener.address());
+            REQUIRE(other.send(newer));
+            // Refused while this one is accepted.
+            auto [a, b] = connect(listener);
+            CHECK(test::to_hex(other.receive(16)) == "702d72656d6f74650100000000000000");
+            CHECK(other.ended());
+            a.send(1);
+            CHECK(b.recv<int>() == 1);
+        });
+        CHECK_THAT(log, Catch::Contains("a client was turned away, of 127.0.0.1:") &&
+                            Catch::Contains("version 2"));
+    }
+    SECTION("a server: the error names both") {
+        const test::tcp_server server;
+        std::thread answers([&] {
+            const auto c = server.accept();
+            c.send(newer);
+            c.ended();
+        });
+        const std::string what = refused([&] { mp::Client(server.address(), connects); });
+        answers.join();
+        CHECK_THAT(what, Catch::Contains("version 2") && Catch::Contains("version 1"));
     }
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -14,7 +16,9 @@
 #include <vector>
 
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <multiprocessing/managers.hpp>
@@ -24,11 +28,26 @@
 #include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/raw_tcp.hpp"
+#include "support/reports.hpp"
 
 namespace mp = multiprocessing;
 using namespace std::chrono_literals;
 
+/// Has the same name in the program of every compiler.
+namespace wire {
+struct counter {
+    int add(int n) { return value += n; }
+    int value = 0;
+};
+}  // namespace wire
+
 namespace {
+
+struct counters : mp::BaseManager<counters> {
+    static void register_types(mp::Registry& r) {
+        r.add<wire::counter>("counter", mp::method<&wire::counter::add>("add"));
+    }
+};
 
 /// Not safe for threads, as most classes.
 class job_table {
@@ -41,6 +60,7 @@ public:
     const std::vector<int>& all() const { return jobs_; }
     int at(std::size_t i) const { return jobs_.at(i); }
     mp::Queue<int> queue() const { return {}; }
+    void fill(std::size_t size) { jobs_.assign(size, 1); }
     std::string secret() const { return "not registered"; }
     int number = 17;
 
@@ -72,11 +92,11 @@ struct never_made {
 
 struct Jobs : mp::BaseManager<Jobs> {
     static void register_types(mp::Registry& r) {
-        r.add<job_table>("jobs", mp::method<&job_table::add>("add"),
-                         mp::method<&job_table::size>("size"), mp::method<&job_table::all>("all"),
-                         mp::method<&job_table::at>("at"), mp::method<&sum>("sum"),
-                         mp::method<&job_table::number>("number"),
-                         mp::method<&job_table::queue>("queue"));
+        r.add<job_table>(
+            "jobs", mp::method<&job_table::add>("add"), mp::method<&job_table::size>("size"),
+            mp::method<&job_table::all>("all"), mp::method<&job_table::at>("at"),
+            mp::method<&sum>("sum"), mp::method<&job_table::number>("number"),
+            mp::method<&job_table::queue>("queue"), mp::method<&job_table::fill>("fill"));
         r.add<gate>("gate", mp::method<&gate::wait>("wait"),
                     mp::method<&gate::let_through>("let_through"));
         r.add<numbers>("numbers", mp::method<&numbers::put_nowait>("put"),
@@ -87,6 +107,45 @@ struct Jobs : mp::BaseManager<Jobs> {
 
 mp::ServeOptions serves() { return {.transport = mp::insecure, .unreachable_timeout = 60s}; }
 mp::ClientOptions connects() { return {.transport = mp::insecure, .timeout = test::patience}; }
+
+std::size_t threads_of(pid_t pid) {
+    std::size_t count = 0;
+    for (const auto& task :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task"))
+        count += task.exists();
+    return count;
+}
+
+/// A client without the library, as the bytes of the wire have it.
+class raw_client {
+public:
+    explicit raw_client(const mp::Address& server) : socket_(test::tcp_connect(server)) {
+        const std::string hello =
+            test::from_hex("702d72656d6f7465 01000000 00000000 ffffffffffffff7f");
+        if (!socket_.send(hello)) test::give_up("hello");
+        socket_.receive(hello.size());
+    }
+    int get() const noexcept { return socket_.get(); }
+    bool send(const std::string& bytes) const { return socket_.send(bytes); }
+    std::string receive(std::size_t size) const { return socket_.receive(size); }
+    /// Of method `number` of the first object, without arguments. \return false: it is closed
+    bool call(std::uint32_t number, std::uint64_t signature) const {
+        const mp::detail::served_question question{mp::detail::served_question::calls, 0, number, 0,
+                                                   signature};
+        return socket_.send(test::from_hex("1800000000000000 00326b1c5a222ce3") +
+                            std::string(reinterpret_cast<const char*>(&question), sizeof question));
+    }
+    /// Asks for all that the table has.
+    bool call_all() const { return call(2, mp::detail::fingerprint_of<std::vector<int>()>); }
+    std::size_t unread() const {
+        int size = 0;
+        ::ioctl(get(), FIONREAD, &size);
+        return static_cast<std::size_t>(size);
+    }
+
+private:
+    test::tcp_socket socket_;
+};
 
 template <class F>
 std::string refused(F f) {
@@ -333,14 +392,7 @@ TEST_CASE("served: limits of connections and of silence", "[served]") {
 TEST_CASE("served: clients killed at random leave nothing", "[served][process]") {
     auto server = Jobs::serve("127.0.0.1:0", serves());
     auto jobs = Jobs::connect(server.address(), connects()).get("jobs");
-    const auto threads = [&] {
-        std::size_t count = 0;
-        for (const auto& task :
-             std::filesystem::directory_iterator("/proc/" + std::to_string(server.pid()) + "/task"))
-            count += task.exists();
-        return count;
-    };
-    const std::size_t before = threads();
+    const std::size_t before = threads_of(server.pid());
     auto& added = test::shared_memory<std::atomic<std::size_t>>();
     std::size_t killed = 0;
     for (int i = 0; i < 100; ++i) {
@@ -360,7 +412,116 @@ TEST_CASE("served: clients killed at random leave nothing", "[served][process]")
     const std::size_t size = jobs.call<std::size_t>("size");
     CHECK(size >= added);  // what was answered was done, and at most one more for each
     CHECK(size <= added + killed);
-    CHECK(test::eventually([&] { return threads() <= before; }));
+    CHECK(test::eventually([&] { return threads_of(server.pid()) <= before; }));
+}
+
+TEST_CASE("served: a client that receives nothing holds up nobody else", "[served]") {
+    auto options = serves();  // which gives up nobody
+    auto server = Jobs::serve("127.0.0.1:0", options);
+    auto jobs = Jobs::connect(server.address(), connects()).get<job_table>("jobs");
+    static constexpr std::size_t size = 8'000'000;  // 32 MB: longer than all buffers on the way
+    jobs.call<&job_table::fill>(size);
+    std::vector<raw_client> attackers;
+    for (int i = 0; i < 3; ++i) {
+        attackers.emplace_back(server.address());
+        REQUIRE(attackers.back().call_all());
+    }
+    // Their answers are on the way, and will be for ever.
+    for (const auto& one : attackers)
+        REQUIRE(test::eventually([&] { return one.unread() > 1000; }));
+    CHECK(jobs.call<&job_table::add>(1) == int{size} + 1);
+    CHECK(Jobs::connect(server.address(), connects()).get("jobs").call<std::size_t>("size") ==
+          size + 1);
+    server.shutdown();
+    CHECK(server.wait(0s));
+    CHECK_THROWS_AS(jobs.call<&job_table::size>(), mp::EndOfFile);
+}
+
+TEST_CASE("served: one that asks on and receives nothing is dropped, and the log says so",
+          "[served][threads]") {
+    const std::string log = test::log_of([] {
+        auto options = serves();
+        options.unreachable_timeout = 200ms;
+        auto server = Jobs::serve("127.0.0.1:0", options);
+        auto jobs = Jobs::connect(server.address(), connects()).get<job_table>("jobs");
+        jobs.call<&job_table::fill>(std::size_t{100'000});
+        const std::size_t before = threads_of(server.pid());
+        const raw_client attacker(server.address());
+        std::atomic<bool> dropped{false};
+        const auto begin = test::clock::now();
+        std::thread floods([&] {
+            while (attacker.call_all()) {
+            }
+            dropped = true;
+        });
+        bool right = true;
+        do right = right && jobs.call<&job_table::at>(std::size_t{1}) == 1;
+        while (!dropped && test::clock::now() - begin < test::patience);
+        CHECK(right);
+        CHECK(dropped);
+        ::shutdown(attacker.get(), SHUT_RDWR);  // so that a failed test ends
+        floods.join();
+        CHECK(test::clock::now() - begin >= 200ms);
+        CHECK(test::eventually([&] { return threads_of(server.pid()) <= before; }));
+        CHECK(jobs.call<&job_table::add>(1) == 100'001);
+        server.shutdown();
+        CHECK(server.wait(0s));
+    });
+    CHECK(log.starts_with("[WARNING/Server-"));
+    CHECK_THAT(log, Catch::Contains("a connection was closed: the other host can't be reached"));
+    CHECK(std::count(log.begin(), log.end(), '\n') == 1);
+}
+
+TEST_CASE("served: the bytes of questions and answers are those of version 1", "[served]") {
+    // So programs of other builds say it: the length and the fingerprint of a message, its front,
+    // and the values.
+    auto server = counters::serve("127.0.0.1:0", serves());
+    const raw_client client(server.address());
+    const auto ask = [&](const std::string& question) {
+        client.send(test::from_hex(question));
+        const std::string header = client.receive(16);
+        REQUIRE(test::to_hex(header.substr(8)) == "00326b1c5a222ce3");
+        return client.receive(static_cast<unsigned char>(header.at(0)));
+    };
+    // Of "counter": the server's pid, its own number, its class, and its one method.
+    std::string what =
+        ask("2700000000000000 00326b1c5a222ce3"
+            "01000000 00000000 00000000 00000000 0000000000000000"
+            "0700000000000000 636f756e746572");
+    REQUIRE(what.size() > 12);
+    const pid_t pid = server.pid();
+    CHECK(std::memcmp(what.data() + 8, &pid, 4) == 0);
+    what.erase(8, 4);
+    CHECK(test::to_hex(what) ==
+          test::to_hex(test::from_hex("0000000000000000 00000000"
+                                      "0d00000000000000 776972653a3a636f756e746572"
+                                      "0100000000000000 0300000000000000 616464"
+                                      "0800000000000000 696e7428696e7429 96e25386e61ce796")));
+    // add(5), twice; then as if it returned something else.
+    const std::string call =
+        "1c00000000000000 00326b1c5a222ce3"
+        "02000000 00000000 00000000 00000000 96e25386e61ce796 05000000";
+    CHECK(test::to_hex(ask(call)) == "000000000000000005000000");
+    CHECK(test::to_hex(ask(call)) == "00000000000000000a000000");
+    const std::string forged =
+        "1c00000000000000 00326b1c5a222ce3"
+        "02000000 00000000 00000000 00000000 97e25386e61ce796 05000000";
+    CHECK(test::to_hex(ask(forged).substr(0, 8)) == "0100000000000000");
+    // And the library asks just that: what it says is what was written here.
+    const test::tcp_server listens;
+    std::string said;
+    std::thread answers([&] {
+        const auto c = listens.accept();
+        c.send(test::from_hex("702d72656d6f7465 01000000 00000000 ffffffffffffff7f"));
+        said = c.receive(24 + 16 + 28);
+    });
+    mp::detail::served_client<> asks(listens.address(), connects());
+    CHECK_THROWS_AS(asks.ask<int>({mp::detail::served_question::calls, 0, 0, 0,
+                                   mp::detail::fingerprint_of<int(int)>},
+                                  0, 5),
+                    mp::EndOfFile);
+    answers.join();
+    CHECK(test::to_hex(said.substr(24)) == test::to_hex(test::from_hex(call)));
 }
 
 TEST_CASE("served: a cut line ends calls, and what is whole again works", "[served][process]") {

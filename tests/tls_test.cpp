@@ -5,14 +5,17 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <optional>
+#include <random>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include <multiprocessing/managers.hpp>
 #include <multiprocessing/process.hpp>
 #include <multiprocessing/queues.hpp>
 #include <multiprocessing/tls.hpp>
@@ -21,6 +24,7 @@
 #include "support/child.hpp"
 #include "support/leaks.hpp"
 #include "support/raw_tcp.hpp"
+#include "support/reports.hpp"
 
 namespace mp = multiprocessing;
 using namespace std::chrono_literals;
@@ -99,6 +103,23 @@ std::string hex(std::span<const unsigned char> bytes) {
         text += two;
     }
     return text;
+}
+
+/// What a BaseManager serves here.
+struct number {
+    int add(int n) { return value += n; }
+    int value = 0;
+};
+struct Numbers : mp::BaseManager<Numbers> {
+    static void register_types(mp::Registry& r) {
+        r.add<number>("number", mp::method<&number::add>("add"));
+    }
+};
+const mp::ServeOptions serves{.authkey = key, .transport = mp::tls};
+
+/// Calls over a connection of its own.
+int add(const mp::Address& address, int n) {
+    return Numbers::connect(address, connects).get("number").call<int>("add", n);
 }
 
 }  // namespace
@@ -185,6 +206,120 @@ TEST_CASE("tls: who has no key gets nowhere, and delays nobody", "[tls]") {
     }
     ask(server.address());
     CHECK(server.wrong == 0);
+}
+
+TEST_CASE("tls: a manager refuses who has another key, or none, and its log says so", "[tls]") {
+    const auto other = mp::AuthKey::generate();
+    const auto hex_of = [](const mp::AuthKey& one) {
+        return hex({reinterpret_cast<const unsigned char*>(one.bytes().data()), 32});
+    };
+    std::string errors, with_another, without;
+    const std::string log = test::log_of([&] {
+        auto server = Numbers::serve("127.0.0.1:0", serves);
+        with_another = refused([&] {
+            Numbers::connect(server.address(),
+                             {.authkey = other, .transport = mp::tls, .timeout = test::patience});
+        });
+        CHECK(add(server.address(), 1) == 1);
+        without = refused([&] {
+            Numbers::connect(server.address(),
+                             {.transport = mp::insecure, .timeout = test::patience});
+        });
+        CHECK(add(server.address(), 1) == 2);
+        server.shutdown();
+        CHECK(server.wait(0s));
+    });
+    CHECK_THAT(with_another, Catch::StartsWith("AuthenticationError"));
+    CHECK_THAT(without, Catch::StartsWith("E"));
+    CAPTURE(with_another, without, log);
+    CHECK(log.starts_with("[WARNING/Server-"));
+    CHECK_THAT(log, Catch::Contains("a client was refused, of 127.0.0.1:"));
+    CHECK_THAT(log, Catch::Contains("a client was turned away, of 127.0.0.1:"));
+    for (const std::string& text : {log, with_another, without})
+        for (const auto& one : {key, other}) {
+            const auto bytes = one.bytes();
+            CHECK(text.find(hex_of(one)) == text.npos);
+            CHECK(text.find({reinterpret_cast<const char*>(bytes.data()), bytes.size()}) ==
+                  text.npos);
+        }
+}
+
+TEST_CASE("tls: one that receives nothing is given up, and holds up nobody else",
+          "[tls][threads]") {
+    mp::ListenerOptions options = listens;
+    options.unreachable_timeout = 200ms;
+    mp::Listener listener("127.0.0.1:0", options);
+    const auto connect = [&] {
+        std::pair<mp::Connection<>, mp::Connection<>> ends;
+        std::thread client([&] { ends.first = mp::Client(listener.address(), connects); });
+        ends.second = listener.accept(test::patience);
+        client.join();
+        return ends;
+    };
+    auto [reads_nothing, to_it] = connect();
+    const auto begin = test::clock::now();
+    std::string what;
+    std::atomic<bool> ended{false};
+    std::thread sends([&, &to = to_it] {
+        what = refused([&] {
+            for (const std::string text(1'000'000, 'x');;) to.send(text);
+        });
+        ended = true;
+    });
+    do {
+        auto [good, served] = connect();
+        good.send(1);
+        CHECK(served.recv<int>() == 1);
+        served.send(2);
+        CHECK(good.recv<int>() == 2);
+    } while (!ended && test::clock::now() - begin < test::patience);
+    CHECK(ended);
+    reads_nothing.close();  // so that a failed test ends
+    sends.join();
+    CHECK(test::clock::now() - begin >= 200ms);
+    CHECK_THAT(what, Catch::StartsWith("TimeoutError"));
+}
+
+TEST_CASE("tls: a storm of logins that break off leaves a manager as it was", "[tls]") {
+    const unsigned seed = std::random_device()();
+    CAPTURE(seed);
+    std::minstd_rand random(seed);
+    auto options = serves;
+    options.login_timeout = 60s;  // nothing goes by that
+    auto server = Numbers::serve("127.0.0.1:0", options);
+    const auto has = [&](const char* what) {
+        std::size_t n = 0;
+        const auto path = "/proc/" + std::to_string(server.pid()) + "/" + what;
+        for (const auto& entry : std::filesystem::directory_iterator(path)) n += entry.exists();
+        return n;
+    };
+    std::string login;  // as it is with the right key, and a question
+    {
+        test::relay between(server.address(), [&](auto d, std::string& bytes, bool&) {
+            if (d == test::relay::to_server) login += bytes;
+        });
+        CHECK(add(between.address(), 1) == 1);
+    }
+    REQUIRE(test::eventually([&] { return has("task") == 1; }));  // that one is over
+    auto good = Numbers::connect(server.address(), connects).get("number");
+    const std::size_t descriptors = has("fd"), threads = has("task");
+    for (int i = 0; i < 300; ++i) {
+        const auto attacker = test::tcp_connect(server.address());
+        std::string says = login.substr(0, random() % login.size());
+        if (i % 3 == 0 && !says.empty()) says[random() % says.size()] ^= 8;
+        attacker.send(says);
+        if (i % 2 == 0) {  // a reset, rather than an end
+            const linger at_once{1, 0};
+            ::setsockopt(attacker.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        }
+        if (i % 30 == 0) CHECK(good.call<int>("add", 1) == 2 + i / 30 * 2);
+        if (i % 30 == 1) CHECK(add(server.address(), 1) == 3 + i / 30 * 2);
+    }
+    CHECK(test::eventually([&] { return has("fd") <= descriptors && has("task") <= threads; }));
+    std::ifstream children("/proc/" + std::to_string(server.pid()) + "/task/" +
+                           std::to_string(server.pid()) + "/children");
+    int child = 0;
+    CHECK(!(children >> child));
 }
 
 TEST_CASE("tls: a password is no key", "[tls]") {

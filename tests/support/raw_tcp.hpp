@@ -28,6 +28,24 @@
 
 namespace test {
 
+/// Of digits in pairs; blanks don't count.
+inline std::string from_hex(std::string_view text) {
+    std::string bytes, digits;
+    for (const char c : text) {
+        if (c != ' ') digits += c;
+        if (digits.size() < 2) continue;
+        bytes += static_cast<char>(std::stoi(digits, nullptr, 16));
+        digits.clear();
+    }
+    return bytes;
+}
+inline std::string to_hex(std::string_view bytes) {
+    std::string text;
+    for (const char byte : bytes)
+        for (const int shift : {4, 0}) text += "0123456789abcdef"[byte >> shift & 15];
+    return text;
+}
+
 /// A socket, closed at the end of the scope.
 class tcp_socket {
 public:
@@ -53,6 +71,13 @@ public:
         char bytes[65536];
         const ssize_t n = ::recv(fd_, bytes, sizeof bytes, 0);
         return std::string(bytes, static_cast<std::size_t>(n > 0 ? n : 0));
+    }
+    /// The next `size` bytes; fewer if it ends before.
+    std::string receive(std::size_t size) const {
+        std::string bytes(size, 0);
+        const ssize_t n = ::recv(fd_, bytes.data(), size, MSG_WAITALL);
+        bytes.resize(static_cast<std::size_t>(n > 0 ? n : 0));
+        return bytes;
     }
     /// Waits until the other side has ended it, or reset it.
     bool ended() const {

@@ -12,6 +12,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <multiprocessing/process.hpp>
+
 #include "support/child.hpp"
 
 namespace test {
@@ -76,6 +78,17 @@ std::string output_of(int fd, F f) {
     std::string text(static_cast<std::size_t>(::lseek(::fileno(file), 0, SEEK_END)), '\0');
     if (::pread(::fileno(file), text.data(), text.size(), 0) < 0) give_up("pread");
     std::fclose(file);
+    return text;
+}
+
+/// What processes that f() starts, and waits for, write to the log: warnings and worse.
+template <class F>
+std::string log_of(F f) {
+    using multiprocessing::LogLevel;
+    auto& level = multiprocessing::detail::process_state::get().log_level;
+    const int before = level.exchange(static_cast<int>(LogLevel::warning));
+    const std::string text = output_of(STDERR_FILENO, f);
+    level = before;
     return text;
 }
 

@@ -101,6 +101,22 @@ struct served_description {
     std::vector<later<When, method_description>> methods;
 };
 
+/// A client can't be reached any more, or does not receive. Never leaves the library.
+struct client_lost {
+    std::string why;
+};
+
+/// Which is no error of the method that is answered for.
+/// \throws client_lost; as manager_wire::post()
+template <compiled When, class... Ts>
+void post_answer(manager_wire<When>& to, const Ts&... values) {
+    try {
+        to.post(served_answer{0}, values...);
+    } catch (const TimeoutError& e) {
+        throw client_lost{e.what()};
+    }
+}
+
 /// A call that is being answered.
 template <compiled When = compiled::when_used>
 struct served_call {
@@ -116,15 +132,15 @@ struct served_call {
         if constexpr (std::is_void_v<R>) {
             f(value);
             if (turn) turn.unlock();
-            wire.post(served_answer{0});
+            post_answer(wire);
         } else if constexpr (std::is_reference_v<R> &&
                              !std::is_copy_constructible_v<std::decay_t<R>>) {
             R result = f(value);
-            wire.post(served_answer{0}, std::as_const(result));  // within the object's turn
+            post_answer(wire, std::as_const(result));  // within the object's turn
         } else {  // a copy: a client that does not read must not hold up the others
             const std::decay_t<R> result = f(value);
             if (turn) turn.unlock();
-            wire.post(served_answer{0}, result);
+            post_answer(wire, result);
         }
     }
 };
@@ -339,6 +355,8 @@ private:
                     answer(wire, head, bytes);
                 } catch (const peer_gone&) {
                     throw;
+                } catch (const client_lost&) {
+                    throw;
                 } catch (...) {
                     const std::exception_ptr error = std::current_exception();
                     if (error == nullptr) throw;  // pthread_exit in a method
@@ -346,17 +364,20 @@ private:
                 }
             }
         } catch (const peer_gone&) {
+        } catch (const client_lost& lost) {
+            log_end(lost.why.c_str());
         } catch (const std::exception& e) {
-            try {
-                log_line(LogLevel::warning, std::string("a connection was closed: ") + e.what());
-            } catch (...) {  // no memory
-            }
+            log_end(e.what());
         }
+    }
+    static void log_end(const char* why) noexcept try {
+        log_line(LogLevel::warning, std::string("a connection was closed: ") + why);
+    } catch (...) {  // no memory
     }
 
     void answer(wire_type& wire, const served_question& head, std::span<const std::byte> bytes) {
         if (head.what == served_question::describes)
-            return wire.post(served_answer{0}, describe(decode<std::string>(bytes)));
+            return post_answer(wire, describe(decode<std::string>(bytes)));
         if (head.what != served_question::calls || head.object >= objects_.size() ||
             head.method >= objects_[head.object]->type.methods.size())
             throw Error("this server has no such object or method");

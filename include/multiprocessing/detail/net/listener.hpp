@@ -45,6 +45,7 @@
 #include <multiprocessing/detail/platform/pidfd.hpp>
 #include <multiprocessing/detail/platform/poller.hpp>
 #include <multiprocessing/detail/platform/unique_fd.hpp>
+#include <multiprocessing/detail/process/state.hpp>
 #include <multiprocessing/errors.hpp>
 
 namespace multiprocessing::detail {
@@ -364,7 +365,11 @@ private:
             comes.refused = e.what();
         } catch (const TimeoutError&) {  // it can't be reached any more
             return true;
-        } catch (const EndOfFile&) {  // what it says is damaged
+        } catch (const EndOfFile& e) {  // it is no Client, or what it says is damaged
+            log_line<When>(LogLevel::warning,
+                           "a client was turned away" +
+                               (is_tcp_ ? ", of " + peer_address_of(one.fd()).to_string() : "") +
+                               ": " + e.what());
             return true;
         }
         ready_.push_back(std::move(comes));

@@ -243,7 +243,7 @@ public:
     enum class progress { waits, refused, complete };
     /// Reads what is there, and answers. Doesn't block.
     /// \throws OsError if this process has no descriptors left; AuthenticationError if the client
-    ///     has another key, or none
+    ///     has another key, or none; EndOfFile if it is no Client, or of another version
     progress read(const ListenerOptions& options) {
         if (!logged_in_) {
             const auto so_far = stream_->log_in();
@@ -276,14 +276,15 @@ private:
             if (so_far == stream::progress::ended) return progress::refused;
             if (so_far != stream::progress::done) return progress::waits;
         }
-        if (remote_.magic != remote_hello::right_magic) return progress::refused;
+        const std::string wrong = remote_.what_is_wrong();
+        if (remote_.magic != remote_hello::right_magic) throw EndOfFile(wrong);
         remote_hello mine;  // for another version, too, so that it can say so
         mine.max_message = most;
         std::size_t size = 0;  // a new socket has room for it
         const bool answered =
             stream_->write(bytes_of(mine), size) == stream::progress::done && size == sizeof mine;
-        return remote_.version == remote_hello::right_version && answered ? progress::complete
-                                                                          : progress::refused;
+        if (!wrong.empty()) throw EndOfFile(wrong);
+        return answered ? progress::complete : progress::refused;
     }
     progress read_greeting() {
         iovec bytes{&hello_, sizeof hello_};

@@ -54,13 +54,18 @@ struct remote_hello {
     std::uint32_t reserved = 0;
     std::uint64_t max_message = 0;  // bytes: the longest that who says it takes
 
-    /// \throws Error if a program of another version said it, or no program of ours
-    void check() const {
+    /// Empty if a program of this version said it.
+    std::string what_is_wrong() const {
         if (magic != right_magic)
-            throw Error("the other side is no Listener or Client of multiprocessing");
+            return "the other side is no Listener or Client of multiprocessing";
         if (version != right_version)
-            throw Error("the other side speaks version " + std::to_string(version) +
-                        " of the protocol, and this one version " + std::to_string(right_version));
+            return "the other side speaks version " + std::to_string(version) +
+                   " of the protocol, and this one version " + std::to_string(right_version);
+        return {};
+    }
+    /// \throws Error
+    void check() const {
+        if (const std::string wrong = what_is_wrong(); !wrong.empty()) throw Error(wrong);
     }
 };
 static_assert(sizeof(remote_hello) == 24 && std::is_trivially_copyable_v<remote_hello>);
