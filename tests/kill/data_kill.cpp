@@ -6,12 +6,14 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,9 +21,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <multiprocessing/connection.hpp>
 #include <multiprocessing/queues.hpp>
 #include <multiprocessing/shared_memory.hpp>
 #include <multiprocessing/sharedctypes.hpp>
+#include <multiprocessing/synchronize.hpp>
 
 #include "support/child.hpp"
 #include "support/kill_points.hpp"
@@ -164,132 +168,153 @@ std::vector<scenario> named_scenarios() {
     };
 }
 
-// ---- Value
+// ---- Value and Array
 
-/// Two numbers that are equal outside of the lock.
+/// Two numbers that are equal outside of the lock of what they are in.
 struct pair_of {
     long a = 0, b = 0;
 };
-std::optional<mp::Value<pair_of>> value;
+using value_of = mp::Value<pair_of>;
+using numbers_of = mp::Array<long>;
+template <class T>
+T make_guarded() {
+    if constexpr (std::is_same_v<T, numbers_of>)
+        return numbers_of(1000);
+    else
+        return value_of();
+}
+long& first(value_of& v) { return v.value().a; }
+long& second(value_of& v) { return v.value().b; }
+long& first(numbers_of& a) { return a[0]; }
+long& second(numbers_of& a) { return a[999]; }
 
-void step() {
-    const std::lock_guard guard(*value);
-    ++value->value().a;
-    ++value->value().b;
+template <class T>
+std::optional<T> guarded;
+
+template <class T>
+void step(T& object) {
+    const std::lock_guard guard(object);
+    ++first(object);
+    ++second(object);
 }
 /// Nobody hangs; a death under the lock is told, and recovered from; one outside left it whole.
-int value_is_told() {
+template <class T>
+int is_told(T& object) {
     try {
-        if (!value->acquire(8s)) return still_held;
-        if (value->value().a != value->value().b) return mixed;
+        if (!object.acquire(8s)) return still_held;
+        if (first(object) != second(object)) return mixed;
     } catch (const mp::AbandonedLock&) {
         try {
-            if (value->acquire(8s)) return death_untold;
+            if (object.acquire(8s)) return death_untold;
         } catch (const mp::AbandonedLock&) {
         }
-        if (!value->recover(8s)) return not_recovered;
-        value->value().b = value->value().a;
+        if (!object.recover(8s)) return not_recovered;
+        second(object) = first(object);
     }
-    value->release();
-    for (int i = 0; i < 3; ++i) step();
-    return value->value().a == value->value().b && !value->locked() ? 0 : unusable;
+    object.release();
+    for (int i = 0; i < 3; ++i) step(object);
+    return first(object) == second(object) && !object.locked() ? 0 : unusable;
 }
 /// As everybody would who uses it.
-int patient_step() {
+template <class T>
+int patient_step(T& object) {
     try {
-        if (!value->acquire(9s)) return still_held;
+        if (!object.acquire(9s)) return still_held;
     } catch (const mp::AbandonedLock&) {
-        if (!value->recover(9s)) return not_recovered;
-        value->value().b = value->value().a;
+        if (!object.recover(9s)) return not_recovered;
+        second(object) = first(object);
     }
-    value->release();
+    object.release();
     return 0;
 }
 
 /// What helpers wait for.
 std::atomic<int>& go = test::shared_memory<std::atomic<int>>();
-int wait_to_go() {
-    while (go.load() == 0) test::pause_briefly(1ms);
+int wait_to_go(int step = 1) {
+    while (go.load() < step) test::pause_briefly(1ms);
     return 0;
 }
 
-std::vector<scenario> value_scenarios() {
+template <class T>
+std::vector<scenario> guarded_scenarios(const std::string& kind) {
+    const auto object = []() -> T& { return *guarded<T>; };
     const auto fresh = [](bystanders&) {
         go = 0;
-        value.emplace();
+        guarded<T> = make_guarded<T>();
     };
-    const auto holder = [] {
-        const std::lock_guard guard(*value);
+    const auto change = [=] { step(object()); };
+    const auto told = [=] { return is_told(object()); };
+    const auto holder = [=] {
+        const std::lock_guard guard(object());
         return wait_to_go();
     };
-    const auto freed = [] {
+    const auto freed = [=] {
         go = 1;
-        return value_is_told();
+        return told();
     };
     return {
-        {.name = "Value: lock, change, unlock",
+        {.name = kind + ": lock, change, unlock",
          .reset = fresh,
-         .operation = step,
-         .check = value_is_told},
-        {.name = "Value: the same, used before",
+         .operation = change,
+         .check = told},
+        {.name = kind + ": the same, used before",
          .reset =
-             [fresh](bystanders& others) {
+             [=](bystanders& others) {
                  fresh(others);
-                 step();
-                 others.run([] { return step(), 0; });
+                 change();
+                 others.run([=] { return change(), 0; });
              },
-         .operation = step,
-         .check = value_is_told},
-        {.name = "Value: the same, another holds it",
+         .operation = change,
+         .check = told},
+        {.name = kind + ": the same, another holds it",
          .reset =
              [=](bystanders& others) {
                  fresh(others);
                  others.spawn_asleep(holder);
              },
-         .operation = step,
+         .operation = change,
          .on_block = [](bystanders&) { go = 1; },
          .check = freed},
-        {.name = "Value: the same, another waits",
+        {.name = kind + ": the same, another waits",
          .reset =
              [=](bystanders& others) {
                  fresh(others);
                  others.spawn_asleep(holder);
-                 others.spawn_asleep(patient_step);
+                 others.spawn_asleep([=] { return patient_step(object()); });
              },
-         .operation = step,
+         .operation = change,
          .on_block = [](bystanders&) { go = 1; },
          .check = freed},
-        {.name = "Value: its last holder died; recover",
+        {.name = kind + ": its last holder died; recover",
          .reset =
-             [fresh](bystanders& others) {
+             [=](bystanders& others) {
                  fresh(others);
-                 others.run([] {
-                     value->acquire();
-                     ++value->value().a;
+                 others.run([=] {
+                     object().acquire();
+                     ++first(object());
                      return 0;
                  });
              },
          .operation =
-             [] {
+             [=] {
                  try {
-                     step();
+                     change();
                  } catch (const mp::AbandonedLock&) {
-                     value->recover();
-                     value->value().b = value->value().a;
-                     value->release();
+                     object().recover();
+                     second(object()) = first(object());
+                     object().release();
                  }
              },
-         .check = value_is_told,
+         .check = told,
          .stride = with_exception},
-        {.name = "Value: made, changed, dropped",
+        {.name = kind + ": made, changed, dropped",
          .reset = fresh,
          .operation =
              [] {
-                 mp::Value<long> own(3);
-                 const std::lock_guard guard(own);
-                 own.value() = 4;
+                 T own = make_guarded<T>();
+                 step(own);
              },
-         .check = value_is_told},
+         .check = told},
     };
 }
 
@@ -469,12 +494,236 @@ std::vector<scenario> array_scenarios() {
     };
 }
 
+// ---- handles sent through a Pipe
+
+/// How one is made and used: sample<T>::make(), works() after a kill; hold(), let_go() of its
+/// maker, between which who takes its turn() sleeps.
+template <class T>
+struct sample;
+
+template <>
+struct sample<mp::Lock> {
+    static mp::Lock make() { return mp::Lock(); }
+    static void hold(mp::Lock& lock) { lock.acquire(); }
+    static void let_go(mp::Lock& lock) { lock.release(); }
+    static void turn(mp::Lock& lock) {
+        lock.acquire();
+        lock.release();
+    }
+    static bool works(mp::Lock& lock) {
+        try {
+            if (!lock.acquire(8s)) return false;
+        } catch (const mp::AbandonedLock&) {
+            if (!lock.recover(8s)) return false;
+        }
+        lock.release();
+        return !lock.locked();
+    }
+};
+template <>
+struct sample<mp::Semaphore> {
+    static mp::Semaphore make() { return mp::Semaphore(1); }
+    static void hold(mp::Semaphore& units) { units.acquire(); }
+    static void let_go(mp::Semaphore& units) { units.release(); }
+    static void turn(mp::Semaphore& units) {
+        units.acquire();
+        units.release();
+    }
+    static bool works(mp::Semaphore& units) {
+        if (units.value() == 0) units.release();  // the dead one's
+        return units.acquire(8s) && units.value() == 0 && (units.release(), units.value() == 1);
+    }
+};
+template <>
+struct sample<mp::Event> {
+    static mp::Event make() { return mp::Event(); }
+    static void hold(mp::Event&) {}
+    static void let_go(mp::Event& event) { event.set(); }
+    static void turn(mp::Event& event) { event.wait(); }
+    static bool works(mp::Event& event) {
+        event.set();
+        return event.wait(8s) && (event.clear(), !event.is_set());
+    }
+};
+template <>
+struct sample<numbers_of> {
+    static numbers_of make() { return make_guarded<numbers_of>(); }
+    static void hold(numbers_of& a) { a.acquire(); }
+    static void let_go(numbers_of& a) { a.release(); }
+    static void turn(numbers_of& a) { step(a); }
+    static bool works(numbers_of& a) { return is_told(a) == 0; }
+};
+template <>
+struct sample<mp::SharedMemory> {
+    static mp::SharedMemory make() {
+        auto memory = mp::SharedMemory::create(name, bytes);
+        memory.buf()[7] = std::byte{7};
+        return memory;
+    }
+    static void turn(mp::SharedMemory& memory) { memory.buf()[bytes - 1] = std::byte{1}; }
+    static bool works(mp::SharedMemory& memory) {
+        return memory.size() == bytes && memory.buf()[7] == std::byte{7};
+    }
+};
+
+template <class T>
+struct by_pipe {
+    static constexpr bool has_name = std::is_same_v<T, mp::SharedMemory>;
+    static inline std::optional<mp::Pipe<T>> pipe;  // the second end is the victim's
+    static inline std::optional<T> object;
+    static inline std::atomic<int>& sent = test::shared_memory<std::atomic<int>>();
+
+    static void fresh(bystanders&) {
+        go = sent = 0;
+        if (has_name) ::unlink(path.c_str());
+        object.reset();
+        pipe.emplace();
+    }
+    static void held(bystanders& others) {
+        fresh(others);
+        object = sample<T>::make();
+    }
+    /// Made where neither the tester nor the victim know it: who receives it has to open it.
+    template <bool Holds = false>
+    static void strange(bystanders& others) {
+        fresh(others);
+        others.spawn([] {
+            T made = sample<T>::make();
+            if constexpr (Holds) sample<T>::hold(made);
+            pipe->first.send(made);
+            sent = 1;
+            if constexpr (Holds) {
+                wait_to_go();
+                sample<T>::let_go(made);
+            }
+            wait_to_go(2);
+            if (!sample<T>::works(made)) return int{unusable};
+            return ends_for(made);
+        });
+        test::eventually([] { return sent == 1; });
+    }
+
+    static int ends_for(const T& one) {
+        try {
+            pipe->first.send(one);
+        } catch (const mp::EndOfFile&) {
+            return 0;
+        }
+        return lost;
+    }
+    /// The name of a SharedMemory stays, whoever was killed.
+    static int name_stays(std::optional<bool> expected = true) {
+        if constexpr (has_name)
+            return name_is_whole(expected);
+        else
+            return 0;
+    }
+    /// It arrives once or not at all, then comes the end; it works in any case.
+    static int arrives_at_most_once() {
+        for (int k = 0;; ++k) try {
+                T got = pipe->first.recv();
+                if (k > 0 || !(got == *object)) return other_value;
+                if (!sample<T>::works(got)) return unusable;
+            } catch (const mp::EndOfFile&) {
+                return sample<T>::works(*object) ? 0 : unusable;
+            }
+    }
+    /// As that, but its last holder may have ended with the victim, and that is said.
+    static int arrives_or_is_gone() {
+        for (int k = 0;; ++k) try {
+                T got = pipe->first.recv();
+                if (k > 0) return other_value;
+                if (!sample<T>::works(got)) return unusable;
+            } catch (const mp::EndOfFile&) {
+                return name_stays({});
+            } catch (const mp::Error& e) {
+                if (std::string(e.what()).find("last holder") == std::string::npos)
+                    return other_value;
+            }
+    }
+    /// Its maker finds it whole, and that nobody receives any more.
+    static int maker_goes_on() {
+        go = 2;
+        return name_stays();
+    }
+
+    static std::vector<scenario> scenarios(const std::string& kind) {
+        const auto take = [] { static_cast<void>(pipe->second.poll()); };
+        const auto send = [] { pipe->second.send(*object); };
+        std::vector<scenario> all{
+            {.name = kind + " by pipe: sent, others have it",
+             .reset = held,
+             .prepare = take,
+             .operation = send,
+             .check =
+                 [] {
+                     const int status = arrives_at_most_once();
+                     return status != 0 ? status : name_stays();
+                 }},
+            {.name = kind + " by pipe: sent to one asleep in recv",
+             .reset =
+                 [](bystanders& others) {
+                     held(others);
+                     others.spawn_asleep(arrives_at_most_once);
+                 },
+             .prepare = take,
+             .operation = send,
+             .check = [] { return 0; }},
+            {.name = kind + " by pipe: made and sent",
+             .reset = fresh,
+             .prepare = take,
+             .operation = [] { pipe->second.send(sample<T>::make()); },
+             .check = arrives_or_is_gone},
+            {.name = kind + " by pipe: received where it is known",
+             .reset =
+                 [](bystanders& others) {
+                     held(others);
+                     pipe->first.send(*object);
+                 },
+             .prepare = take,
+             .operation = [] { pipe->second.recv(); },
+             .check =
+                 [] {
+                     if (!sample<T>::works(*object)) return int{unusable};
+                     const int status = ends_for(*object);
+                     return status != 0 ? status : name_stays();
+                 }},
+            {.name = kind + " by pipe: received, opened and used",
+             .reset = strange<>,
+             .prepare = take,
+             .operation =
+                 [] {
+                     T got = pipe->second.recv();
+                     if constexpr (std::is_same_v<T, mp::Event>) got.set();
+                     sample<T>::turn(got);
+                 },
+             .check = maker_goes_on},
+        };
+        if constexpr (!has_name)
+            all.push_back({.name = kind + " by pipe: received, waits for its maker",
+                           .reset = strange<true>,
+                           .prepare = take,
+                           .operation =
+                               [] {
+                                   T got = pipe->second.recv();
+                                   sample<T>::turn(got);
+                               },
+                           .on_block = [](bystanders&) { go = 1; },
+                           .check = maker_goes_on});
+        return all;
+    }
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
     test::kill_sweep sweep(argc, argv);
     for (auto scenarios :
-         {named_scenarios(), value_scenarios(), list_scenarios(), array_scenarios()})
+         {named_scenarios(), guarded_scenarios<value_of>("Value"),
+          guarded_scenarios<numbers_of>("Array"), list_scenarios(), array_scenarios(),
+          by_pipe<mp::Lock>::scenarios("Lock"), by_pipe<mp::Semaphore>::scenarios("Semaphore"),
+          by_pipe<mp::Event>::scenarios("Event"), by_pipe<numbers_of>::scenarios("Array"),
+          by_pipe<mp::SharedMemory>::scenarios("SharedMemory")})
         for (auto& s : scenarios) sweep.add(std::move(s));
     return sweep.run();
 }
