@@ -438,7 +438,7 @@ TEST_CASE("served: a client that receives nothing holds up nobody else", "[serve
 }
 
 TEST_CASE("served: one that asks on and receives nothing is dropped, and the log says so",
-          "[served][threads]") {
+          "[served]") {
     const std::string log = test::log_of([] {
         auto options = serves();
         options.unreachable_timeout = 200ms;

@@ -244,8 +244,7 @@ TEST_CASE("tls: a manager refuses who has another key, or none, and its log says
         }
 }
 
-TEST_CASE("tls: one that receives nothing is given up, and holds up nobody else",
-          "[tls][threads]") {
+TEST_CASE("tls: one that receives nothing is given up, and holds up nobody else", "[tls]") {
     mp::ListenerOptions options = listens;
     options.unreachable_timeout = 200ms;
     mp::Listener listener("127.0.0.1:0", options);
@@ -320,6 +319,43 @@ TEST_CASE("tls: a storm of logins that break off leaves a manager as it was", "[
                            std::to_string(server.pid()) + "/children");
     int child = 0;
     CHECK(!(children >> child));
+}
+
+TEST_CASE("tls: a thousand clients that stop in their login cost a manager little memory",
+          "[tls]") {
+    if (test::address_sanitizer) return;  // whose own memory grows
+    auto options = serves;
+    options.login_timeout = 60s;  // nothing goes by that
+    auto server = Numbers::serve("127.0.0.1:0", options);
+    const auto resident = [&] {  // KiB
+        std::ifstream status("/proc/" + std::to_string(server.pid()) + "/status");
+        for (std::string word; status >> word;)
+            if (long size = 0; word == "RssAnon:" && status >> size) return size;
+        return 0L;
+    };
+    std::string login;
+    {
+        test::relay between(server.address(), [&](auto d, std::string& bytes, bool&) {
+            if (d == test::relay::to_server) login += bytes;
+        });
+        CHECK(add(between.address(), 1) == 1);
+    }
+    const long before = resident();
+    REQUIRE(before > 0);
+    // 256 of them may be heard at a time, and OpenSSL takes some 64 KiB for each.
+    const long most = before + 256 * 128 + 1024;
+    std::vector<test::tcp_socket> silent;
+    for (int i = 0; i < 1000; ++i) {
+        silent.push_back(test::tcp_connect(server.address()));
+        silent.back().send(std::string_view(login).substr(0, 100));
+        if (i % 100 == 99) {
+            CHECK(add(server.address(), 1) == 2 + i / 100);
+            CHECK(resident() < most);
+        }
+    }
+    silent.clear();
+    CHECK(add(server.address(), 1) == 12);
+    CHECK(resident() < most);
 }
 
 TEST_CASE("tls: a password is no key", "[tls]") {
@@ -577,6 +613,43 @@ TEST_CASE("tls: OpenSSL's own tools, as strangers, agree", "[tls][process]") {
         else
             CHECK_THAT(what, Catch::Contains("AuthenticationError"));
         ::pclose(server);
+    }
+    SECTION("s_server with a certificate, but without the key") {
+        char place[] = "/tmp/mp-tls-XXXXXX";
+        REQUIRE(::mkdtemp(place));
+        const std::string name = std::string(place) + "/x";
+        CHECK(std::system(("openssl req -x509 -newkey ed25519 -nodes -subj /CN=x -keyout " + name +
+                           ".key -out " + name + ".pem >/dev/null 2>&1")
+                              .c_str()) == 0);
+        const std::string port = std::to_string(20'000 + ::getpid() % 12'000);
+        std::FILE* const server =
+            run("exec openssl s_server -quiet -tls1_3 -naccept 1 -cert " + name + ".pem -key " +
+                    name + ".key -accept 127.0.0.1:" + port,
+                "");
+        std::string what;
+        REQUIRE(test::eventually([&] {
+            what = refused([&] { mp::Client("127.0.0.1:" + port, connects); });
+            return what.find("Connection refused") == what.npos;
+        }));
+        ::pclose(server);
+        std::filesystem::remove_all(place);
+        CHECK_THAT(what, Catch::StartsWith("AuthenticationError"));
+    }
+    SECTION("s_client that offers TLS 1.2 and the key") {
+        int status = 0;
+        const std::string log = test::log_of([&] {
+            echo_server server;
+            status = std::system(("exec openssl s_client -quiet -tls1_2 -cipher PSK -psk_identity "
+                                  "multiprocessing -psk " +
+                                  psk + " -connect " + server.address().to_string() +
+                                  " </dev/null >/dev/null 2>&1")
+                                     .c_str());
+            ask(server.address());
+            CHECK(server.strangers == 0);
+        });
+        CHECK(status != 0);
+        CHECK_THAT(log, Catch::Contains("does not speak TLS 1.3"));
+        CHECK(log.find(psk) == log.npos);
     }
 }
 

@@ -286,6 +286,7 @@ private:
             case SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER:
             case SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE:
             case SSL_R_CERTIFICATE_VERIFY_FAILED:
+            case SSL_R_EXCESSIVE_MESSAGE_SIZE:  // it sends a certificate
                 throw_other_key(reason);
             default:
                 throw EndOfFile("the other side does not speak TLS 1.3 with a key (" + reason +
