@@ -2,6 +2,7 @@
 
 #include <multiprocessing/pool.hpp>
 #include <multiprocessing/queues.hpp>
+#include <multiprocessing/synchronize.hpp>
 
 #include <array>
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <ranges>
 #include <set>
@@ -137,6 +139,31 @@ TEST_CASE("Pool: handles go into tasks", "[pool][handle]") {
     mp::Queue<int> q;  // made after the workers
     pool.apply([](mp::Queue<int>& out, int n) { out.put(n); }, q, 5);
     CHECK(q.get() == 5);
+
+    const mp::Lock lock;
+    const mp::Semaphore units(2);
+    const mp::Event event;
+    const mp::Barrier barrier(2);
+    const std::lock_guard held(lock);
+    CHECK_FALSE(pool.apply([](mp::Lock given) { return given.try_lock(); }, lock));
+    pool.apply([](mp::Semaphore& given) { given.acquire(); }, units);
+    CHECK(units.value() == 1);
+    pool.apply([](const mp::Event& given) { given.set(); }, event);
+    CHECK(event.is_set());
+    auto met = pool.apply_async([](mp::Barrier& given) { return given.wait(); }, barrier);
+    CHECK(barrier.wait(test::patience) + met.get() == 1);
+
+    mp::Condition condition;
+    std::unique_lock guard(condition);
+    auto notified = pool.apply_async(
+        [](mp::Condition& given) {
+            const std::lock_guard mine(given);
+            given.notify();
+        },
+        condition);
+    CHECK(condition.wait(guard, test::patience));
+    guard.unlock();
+    notified.get();
 }
 
 TEST_CASE("Pool: map gives all results in order, whatever the chunks and workers", "[pool]") {
