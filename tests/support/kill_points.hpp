@@ -176,6 +176,10 @@ public:
                    (limit && r.points >= 4 && clock::now() - begin > *limit);
         };
         const long sleeps = measure_well(s, r);
+        if (!limit && r.instructions == 0) {
+            ++r.failures;
+            ++r.how["it did nothing that could be killed"];
+        }
         std::vector<long> points;
         for (long n = 0; n <= r.instructions; ++n)
             if (const long stride = in_runtime(n) ? s.runtime_stride : s.stride;
@@ -364,17 +368,18 @@ private:
     }
 
     /// Until it went the same way twice; else the shortest of some, since on a busy machine a
-    /// victim may wait awake where it would sleep. \return how often it slept
+    /// victim may wait awake where it would sleep. One that did nothing was not woken in time, and
+    /// counts only if it never did. \return how often it slept
     long measure_well(const scenario& s, kill_result& r) {
         long sleeps = measure(s, r);
-        for (int others = 0; others < 3; ++others) {
+        for (int others = 0; others < (r.instructions == 0 ? 10 : 3); ++others) {
             const kill_result before = r;
             const auto trace = trace_;
             const long sleeps_before = sleeps;
             r.instructions = 0;
             sleeps = measure(s, r);
-            const bool same = trace_ == trace;
-            if (trace_.size() > trace.size()) {
+            const bool same = trace_ == trace && r.instructions != 0;
+            if (before.instructions != 0 && (r.instructions == 0 || trace_.size() > trace.size())) {
                 r = before;
                 trace_ = trace;
                 sleeps = sleeps_before;
