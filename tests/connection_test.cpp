@@ -944,6 +944,29 @@ TEST_CASE("Connection: one thread sends while another receives", "[connection][t
     echo.join();
 }
 
+TEST_CASE("Connection: a send that answers a dead process throws, however its message was found",
+          "[connection][process]") {
+    const test::no_leaks guard;
+    const auto found = GENERATE(0, 1, 2);
+    auto [a, b] = mp::Pipe<int>();
+    mp::Process p(
+        [](mp::Connection<int> c) {
+            c.recv();
+            c.send(1);
+            sleep_for_ever();
+        },
+        std::move(b));
+    p.start();
+    a.send(0);
+    REQUIRE(a.poll(test::patience));
+    p.kill();
+    p.join();
+    if (found == 1) CHECK(mp::wait({a}) == std::vector<std::size_t>{0});
+    if (found == 2) CHECK(a.poll());
+    CHECK(a.recv() == 1);
+    CHECK_THROWS_AS(a.send(2), mp::EndOfFile);
+}
+
 TEST_CASE("Connection: a signal ends neither recv nor a send that waits for room",
           "[connection][process][signal]") {
     const test::no_leaks guard;

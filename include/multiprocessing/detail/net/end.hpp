@@ -502,9 +502,7 @@ public:
     }
     bool is_ready() {
         const use here(*this);
-        if (in().empty()) return other_gone();
-        saw_other();
-        return true;
+        return !in().empty() || other_gone();
     }
 
 private:
@@ -570,12 +568,12 @@ private:
         }
         if (in().line().polled.load(std::memory_order_relaxed)) watch_other_with_message();
     }
-    /// How one who receives has waited; for_the_last: he knows that the other end is closed.
-    enum class waited { not_yet, in_futex, in_poll, for_the_last };
+    /// Whether one who receives has waited; for_the_last: he knows that the other end is closed.
+    enum class waited { not_yet, once, for_the_last };
     /// Nothing was there. \return until when to try again
     [[gnu::noinline]] deadline wait_for_message(waited& so_far) {
         if (so_far == waited::not_yet) {
-            so_far = waited::in_futex;
+            so_far = waited::once;
             return deadline::after(at_first);
         }
         if (so_far == waited::for_the_last)
@@ -587,7 +585,6 @@ private:
         } else {
             require_open();
             sleep(deadline::never());
-            so_far = waited::in_poll;
         }
         return deadline::at_once();
     }
@@ -963,7 +960,8 @@ private:
         }
     }
 
-    /// It has just sent. relaxed: a guess.
+    /// It has just sent: who waited got a message. (One that was there may be of a dead sender.)
+    /// relaxed: a guess.
     void saw_other() noexcept { looked_.store(ticks(), std::memory_order_relaxed); }
 
     /// Before a send: whether the other end lives is asked now and then, and always if it was not
