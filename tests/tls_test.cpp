@@ -214,7 +214,7 @@ TEST_CASE("tls: a manager refuses who has another key, or none, and its log says
     const auto hex_of = [](const mp::AuthKey& one) {
         return hex({reinterpret_cast<const unsigned char*>(one.bytes().data()), 32});
     };
-    std::string errors, with_another, without;
+    std::string with_another, without;
     const std::string log = test::log_of([&] {
         auto server = Numbers::serve("127.0.0.1:0", serves);
         with_another = refused([&] {

@@ -366,10 +366,11 @@ private:
         } catch (const TimeoutError&) {  // it can't be reached any more
             return true;
         } catch (const EndOfFile& e) {  // it is no Client, or what it says is damaged
-            log_line<When>(LogLevel::warning,
-                           "a client was turned away" +
-                               (is_tcp_ ? ", of " + peer_address_of(one.fd()).to_string() : "") +
-                               ": " + e.what());
+            log_line_or_none(LogLevel::warning, [&] {
+                return "a client was turned away" +
+                       (is_tcp_ ? ", of " + peer_address_of(one.fd()).to_string() : "") + ": " +
+                       e.what();
+            });
             return true;
         }
         ready_.push_back(std::move(comes));

@@ -104,6 +104,14 @@ void log_line(LogLevel level, std::string_view text) {
     if (state.logs(level)) write_log_line(level, state.self->name, text);
 }
 
+/// Where no error can go on: without memory the line is lost. \param text  makes it, if it is
+/// wanted
+template <class F>
+void log_line_or_none(LogLevel level, F text) noexcept try {
+    if (process_state::get<used_by<F>>().logs(level)) log_line<used_by<F>>(level, text());
+} catch (...) {
+}
+
 /// Made at first use, then the same in every process below.
 template <compiled = compiled::when_used>
 AuthKey current_authkey() {
