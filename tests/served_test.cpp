@@ -469,6 +469,7 @@ TEST_CASE("served: one that asks on and receives nothing is dropped, and the log
     });
     CHECK(log.starts_with("[WARNING/Server-"));
     CHECK_THAT(log, Catch::Contains("a connection was closed: the other host can't be reached"));
+    CAPTURE(log);
     CHECK(std::count(log.begin(), log.end(), '\n') == 1);
 }
 

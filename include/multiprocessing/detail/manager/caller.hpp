@@ -176,12 +176,7 @@ public:
     /// While a call is served its client says nothing: so what can be read is the end.
     /// Cost: a system call.
     void require_peer() {
-        bool over = true;
-        try {
-            over = static_cast<later<When, Connection<>>&>(wire_).poll();
-        } catch (const ClosedError&) {  // the server shuts down
-        }
-        if (over) throw peer_gone();
+        if (wire_.poll()) throw peer_gone();
     }
 
     /// The session closed that object.

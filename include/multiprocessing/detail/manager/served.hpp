@@ -370,9 +370,9 @@ private:
             log_end(e.what());
         }
     }
-    static void log_end(const char* why) noexcept try {
-        log_line(LogLevel::warning, std::string("a connection was closed: ") + why);
-    } catch (...) {  // no memory
+    static void log_end(const char* why) noexcept {
+        log_line_or_none(LogLevel::warning,
+                         [&] { return std::string("a connection was closed: ") + why; });
     }
 
     void answer(wire_type& wire, const served_question& head, std::span<const std::byte> bytes) {
@@ -468,6 +468,7 @@ private:
             }
             try {
                 if (!one->poll()) return one;  // else the server closed it meanwhile
+            } catch (const peer_gone&) {
             } catch (const Error&) {
             }
         }

@@ -77,13 +77,7 @@ public:
     /// \throws peer_gone; what encoding throws: nothing was sent then; OsError
     template <class... Ts>
     void post(const Ts&... values) {
-        try {
-            this->put_as(type.fingerprint, values...);
-        } catch (const EndOfFile&) {
-            throw peer_gone();
-        } catch (const ClosedError&) {
-            throw peer_gone();
-        }
+        unless_gone([&] { this->put_as(type.fingerprint, values...); });
     }
 
     /// The same if there is room now, through shared memory, of values that lend nothing.
@@ -91,13 +85,14 @@ public:
     template <class... Ts>
     bool try_post(const Ts&... values) {
         const encoded message = encode(values...);
-        try {
-            return this->open().try_send(message.pieces(), type.fingerprint);
-        } catch (const EndOfFile&) {
-            throw peer_gone();
-        } catch (const ClosedError&) {
-            throw peer_gone();
-        }
+        return unless_gone(
+            [&] { return this->open().try_send(message.pieces(), type.fingerprint); });
+    }
+
+    /// Whether take() would not block; waits for that, so long at most.
+    /// \throws peer_gone if this side was closed meanwhile; OsError
+    bool poll(duration timeout = duration::zero()) {
+        return unless_gone([&] { return base::poll(timeout); });
     }
 
     /// Waits for a message.
@@ -105,7 +100,7 @@ public:
     /// \throws peer_gone; std::bad_alloc: it stays then; OsError
     std::span<const std::byte> take(receive_buffer<When>& buffer, reception<When>& in_hand) {
         std::span<const std::byte> taken;
-        try {
+        unless_gone([&] {
             const auto visit = [&](std::uint64_t what, std::span<const std::byte> bytes) {
                 if (what != type.fingerprint) return;  // too short for any message of ours
                 const std::span<std::byte> own = buffer.resize(bytes.size());
@@ -113,15 +108,22 @@ public:
                 taken = own;
             };
             this->with([&](auto& e) { e.recv(visit, in_hand); });
+        });
+        return taken;
+    }
+
+private:
+    template <class F>
+    static auto unless_gone(F f) {
+        try {
+            return f();
         } catch (const EndOfFile&) {
             throw peer_gone();
         } catch (const ClosedError&) {
             throw peer_gone();
         }
-        return taken;
     }
 
-private:
     static inline known_type type{hash_name("a message of a Manager, layout 2"),
                                   "a message of a Manager"};
 };
